@@ -1,0 +1,1 @@
+"""Prostate brachytherapy planning: contours in, a checked seed plan out."""

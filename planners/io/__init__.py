@@ -1,0 +1,1 @@
+"""Readers and writers: files and messages become cases and plans, and back."""

@@ -1,0 +1,1 @@
+"""What every model needs: sessions, serving, kernels. It knows no medicine."""

@@ -1,0 +1,1 @@
+"""The gRPC server: it hosts whatever services the `trocar.services` entry points name."""
