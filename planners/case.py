@@ -6,6 +6,7 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -152,8 +153,8 @@ def complete_case(
     if "urethra" not in parts:
         parts["urethra"], x_mm, y_mm = _assumed_urethra(parts["ctv"])
         notes.append(
-            f"No urethra was contoured: a straight tube of {ASSUMED_URETHRA_MM:g} mm diameter along z through the "
-            f"CTV's centroid (x = {x_mm:.1f}, y = {y_mm:.1f} mm) was assumed."
+            f"No urethra was contoured: a straight tube of {ASSUMED_URETHRA_MM:g} mm diameter along z "
+            f"through the CTV's centroid (x = {x_mm:.1f}, y = {y_mm:.1f} mm) was assumed."
         )
     if "rectum" not in parts:
         notes.append("No rectum was contoured: rectal dose was not checked.")
@@ -191,6 +192,7 @@ def _assumed_urethra(ctv: Structure) -> tuple[Structure, float, float]:
 def _gap_notes(role: str, part: Structure) -> list[str]:
     pieces = runs(part)
     return [
-        f'The {role} "{part.name}" has a gap between z = {below.high_mm:.1f} and {above.low_mm:.1f} mm, left empty.'
-        for below, above in zip(pieces, pieces[1:], strict=False)
+        f'The {role} "{part.name}" has a gap between z = {below.high_mm:.1f} and {above.low_mm:.1f} mm, '
+        f"left empty."
+        for below, above in pairwise(pieces)
     ]

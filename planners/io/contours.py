@@ -71,7 +71,8 @@ def build_contours(
     for role, index in chosen.items():
         require(
             len(contours[index]) > 0,
-            f'structure "{names[index]}" (role {role}) is empty; contour it, or leave it out with {role}=none',
+            f'structure "{names[index]}" (role {role}) is empty; '
+            f"contour it, or leave it out with {role}=none",
         )
     return Built({role: rasterise_contours(names[i], role, contours[i]) for role, i in chosen.items()})
 

@@ -145,7 +145,7 @@ def _parsed(lines: list[bytes]) -> dict[str, Any]:
 
 def _layout(header: Mapping[str, Any]) -> _Layout:
     sizes = tuple(int(size) for size in np.atleast_1d(header.get("sizes", ())))
-    dimension = header.get("dimension")
+    dimension = int(header.get("dimension") or 0)
     require(dimension in (3, 4), f"NRRD: expected 3 dimensions, or 4 with layers, got {dimension}")
     require(len(sizes) == dimension, f"NRRD: dimension is {dimension} but sizes has {len(sizes)} figures")
     require(all(size >= 1 for size in sizes), f"NRRD: sizes must be positive, got {listed(sizes)}")
@@ -156,14 +156,15 @@ def _layout(header: Mapping[str, Any]) -> _Layout:
         return _legacy_layout(header, sizes, rows)
     lists = [axis for axis, row in enumerate(rows) if row is None]
     require(
-        len(lists) == int(dimension) - 3,
-        f"NRRD: expected {int(dimension) - 3} axes without a direction (layers), got {len(lists)}",
+        len(lists) == dimension - 3,
+        f"NRRD: expected {dimension - 3} axes without a direction (layers), got {len(lists)}",
     )
     domain = [axis for axis, row in enumerate(rows) if row is not None]
     space = str(header.get("space", "not given")).lower()
     require(
         space in _SPACES,
-        f'NRRD: space must be left-posterior-superior, right-anterior-superior or left-anterior-superior, got "{space}"',
+        f"NRRD: space must be left-posterior-superior, right-anterior-superior or "
+        f'left-anterior-superior, got "{space}"',
     )
     signs = np.array(_SPACES[space])
     directions = np.array([row for row in rows if row is not None], dtype=np.float64)

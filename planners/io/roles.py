@@ -80,9 +80,8 @@ def _usual(names: Sequence[str], role: str) -> int | None:
         hits = [index for index, name in enumerate(plain) if re.fullmatch(pattern, name)]
         if len(hits) > 1:
             quoted = " and ".join(f'"{names[index]}"' for index in hits)
-            raise InvalidInput(
-                f"role {role}: {quoted} fit equally well; name the one to use, such as {role}={names[hits[0]]}"
-            )
+            advice = f"name the one to use, such as {role}={names[hits[0]]}"
+            raise InvalidInput(f"role {role}: {quoted} fit equally well; {advice}")
         if hits:
             return hits[0]
     return None

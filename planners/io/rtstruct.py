@@ -188,7 +188,8 @@ def _points(name: str, contour: Any) -> Float64Array:
         raise InvalidInput(f'RTSTRUCT: structure "{name}" has contour data that are not figures') from None
     require(
         len(flat) >= 9 and len(flat) % 3 == 0,
-        f'RTSTRUCT: structure "{name}" has a contour of {len(flat)} figures; expected 3 per point, 3 points or more',
+        f'RTSTRUCT: structure "{name}" has a contour of {len(flat)} figures; '
+        f"expected 3 per point, 3 points or more",
     )
     require(
         bool(np.isfinite(flat).all()), f'RTSTRUCT: structure "{name}" has a coordinate that is not finite'

@@ -81,9 +81,8 @@ def _slicer(volume: LabelVolume) -> list[_Segment]:
     require(len(found) <= MAX_SEGMENTS, f"NRRD: {len(found)} segments, more than {MAX_SEGMENTS}")
     segments: list[_Segment] = []
     for order, number in enumerate(found):
-        name = clean_name(
-            volume.fields.get(f"Segment{number}_Name", volume.fields.get(f"Segment{number}_ID", ""))
-        )
+        spare = volume.fields.get(f"Segment{number}_ID", "")
+        name = clean_name(volume.fields.get(f"Segment{number}_Name", spare))
         layer = _whole(volume, f"Segment{number}_Layer", order if layers > 1 else 0)
         value = _whole(volume, f"Segment{number}_LabelValue", 1)
         require(0 <= layer < layers, f'segment "{name}": layer {layer} of {layers} does not exist')
@@ -94,7 +93,8 @@ def _slicer(volume: LabelVolume) -> list[_Segment]:
         other = places.setdefault((segment.layer, segment.value), segment.name)
         require(
             other is segment.name,
-            f'segments "{other}" and "{segment.name}" share layer {segment.layer} and label value {segment.value}',
+            f'segments "{other}" and "{segment.name}" share layer {segment.layer} and '
+            f"label value {segment.value}",
         )
     return segments
 
@@ -136,8 +136,8 @@ def _build(volume: LabelVolume, segments: list[_Segment], chosen: Mapping[str, i
         if picked[outer].layer == picked[inner].layer and picked[outer] != picked[inner]:
             values[outer].append(picked[inner].value)
             notes.append(
-                f"{outer.upper()} and {inner} are labels of one layer, which cannot overlap: the {inner}'s voxels "
-                f"on the {outer.upper()}'s slices were counted to the {outer.upper()} too."
+                f"{outer.upper()} and {inner} are labels of one layer, which cannot overlap: the "
+                f"{inner}'s voxels on the {outer.upper()}'s slices were counted to the {outer.upper()} too."
             )
     built = {role: _structure(volume, segment, role, values[role]) for role, segment in picked.items()}
     return Built(built, tuple(notes))
