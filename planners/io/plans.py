@@ -54,10 +54,10 @@ def plan_document(plan: Plan) -> dict[str, Any]:
 
 
 def read_plan(
-    source: str | Path | bytes | Mapping[str, Any],
+    plan_file: str | Path | bytes | Mapping[str, Any],
     *,
     index: int = 0,
-    model: str | None = None,
+    source: str | None = None,
     strength_u: float | None = None,
     prescription_gy: float | None = None,
 ) -> Plan:
@@ -65,17 +65,17 @@ def read_plan(
 
     Parameters
     ----------
-    source : a path, the file's bytes, or the parsed document.
+    plan_file : a path, the file's bytes, or the parsed document.
     index : which plan of a seed list.
-    model, strength_u, prescription_gy : the source's key, U and Gy for a seed list, which has none.
-        Given for a `plan.json`, they take the place of what it says.
+    source, strength_u, prescription_gy : the source's key, U and Gy, for a seed list, which says none
+        of them. What a `plan.json` says itself stands.
 
     Raises
     ------
     InvalidInput
         The document is malformed; the line names the field.
     """
-    document = source if isinstance(source, Mapping) else _parsed(source)
+    document = plan_file if isinstance(plan_file, Mapping) else _parsed(plan_file)
     if "schema" not in document and "plans_seed_xyz_mm" in document:
         needles, lattice = _seed_list(document, index)
     else:
@@ -84,43 +84,39 @@ def read_plan(
         require(index == 0, f"plan: a plan.json holds one plan, number {index} was asked for")
         frame = document.get("frame", FRAME)
         require(frame == FRAME, f'plan: frame: expected "{FRAME}", got {_shown(frame)}')
-        model = model if model is not None else _text(document, "source")
-        strength_u = strength_u if strength_u is not None else _figure(document, "strength_u", "")
-        if prescription_gy is None:
-            prescription_gy = _figure(document, "prescription_gy", "")
+        source = _text(document, "source")
+        strength_u = _figure(document, "strength_u", "")
+        prescription_gy = _figure(document, "prescription_gy", "")
         lattice = _lattice(document)
         needles = _needles(document, lattice)
-    if model is None or strength_u is None or prescription_gy is None:
+    if source is None or strength_u is None or prescription_gy is None:
         raise InvalidInput("plan: a seed list says no source, strength or prescription; give all three")
     for name, value in (("strength_u", strength_u), ("prescription_gy", prescription_gy)):
         require(math.isfinite(value) and value > 0, f"plan: {name}: expected a figure > 0, got {value:g}")
     seeds = sum(len(needle.seeds_z_mm) for needle in needles)
     require(0 < seeds <= MAX_SEEDS, f"plan: needles: expected 1 to {MAX_SEEDS} seeds, got {seeds}")
-    provenance = document.get("provenance", {})
-    require(isinstance(provenance, Mapping), "plan: provenance: expected an object")
-    return Plan(model, float(strength_u), float(prescription_gy), needles, lattice, dict(provenance))
+    provenance = _object(document.get("provenance") or {}, "provenance")
+    return Plan(source, float(strength_u), float(prescription_gy), needles, lattice, dict(provenance))
 
 
-def _parsed(source: str | Path | bytes) -> Mapping[str, Any]:
-    if isinstance(source, bytes):
-        data = source
-    else:
-        path = Path(source)
-        try:
-            require(path.is_file(), f'no such plan: "{clean_name(str(source))}"')
-            size = path.stat().st_size
-            require(size <= MAX_PLAN_BYTES, f"plan: {size} bytes, more than {MAX_PLAN_BYTES}")
-            data = path.read_bytes()
-        except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or str(error)
-            raise InvalidInput(f'plan "{clean_name(str(source))}" cannot be read: {reason}') from None
+def _parsed(plan_file: str | Path | bytes) -> Mapping[str, Any]:
+    data = plan_file if isinstance(plan_file, bytes) else _read(Path(plan_file))
     require(len(data) <= MAX_PLAN_BYTES, f"plan: {len(data)} bytes, more than {MAX_PLAN_BYTES}")
     try:
         document = json.loads(data.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise InvalidInput(f"plan: not a JSON document ({clean_name(str(error))})") from None
-    require(isinstance(document, dict), f"plan: expected a JSON object, got {_shown(document)}")
-    return document  # type: ignore[no-any-return]
+    return _object(document, "document")
+
+
+def _read(path: Path) -> bytes:
+    name = clean_name(str(path))
+    try:
+        require(path.is_file(), f'no such plan: "{name}"')
+        with path.open("rb") as stream:
+            return stream.read(MAX_PLAN_BYTES + 1)
+    except (OSError, ValueError) as error:
+        raise InvalidInput(f'plan "{name}" cannot be read: {getattr(error, "strerror", error)}') from None
 
 
 def _shown(value: object) -> str:
