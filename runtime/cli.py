@@ -7,7 +7,9 @@ traceback of a failure.
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
+import re
 import sys
 import traceback
 from collections.abc import Sequence
@@ -22,11 +24,22 @@ INTERNAL = 3
 INTERRUPTED = 130
 BROKEN_PIPE = 141
 
+SHOWN_VERSIONS = (
+    "numpy",
+    "grpcio",
+    "protobuf",
+    "onnxruntime-gpu",
+    "pydicom",
+    "pynrrd",
+    "opencv-python-headless",
+)
+
 EXAMPLES = """\
 examples:
   trocar plan phantom:7 -o out/                      plan a phantom, write report.html and plan.json
   trocar plan patient.seg.nrrd --json                plan contours drawn in 3D Slicer
-  trocar serve --listen 127.0.0.1:8001               then: trocar plan patient.seg.nrrd --server 127.0.0.1:8001
+  trocar serve                                       serve on 127.0.0.1:8001, and in another terminal:
+  trocar plan patient.seg.nrrd --server 127.0.0.1:8001
 
 `trocar COMMAND --help` shows the options of one command.
 exit codes: 0 ok, 1 the result failed its checks, 2 bad input, 3 internal or no server
@@ -101,10 +114,21 @@ def run_command(command: Command, arguments: Sequence[str]) -> int:
     )
     command.configure(parser)
     try:
-        parsed = parser.parse_args(arguments)
+        parsed = parser.parse_args(_join_negative_values(arguments))
     except SystemExit as done:  # argparse ends --help this way
         return int(done.code or 0)
     return command.run(parsed)
+
+
+def _join_negative_values(arguments: Sequence[str]) -> list[str]:
+    """Write `--planes -30,5,14` as `--planes=-30,5,14`: argparse would take the value for an option."""
+    joined: list[str] = []
+    for word in arguments:
+        if joined and re.match(r"-[\d.]", word) and re.fullmatch(r"--[a-z][a-z-]*", joined[-1]):
+            joined[-1] += f"={word}"
+        else:
+            joined.append(word)
+    return joined
 
 
 def _top_parser() -> Parser:
@@ -143,10 +167,7 @@ def _versions(*, verbose: bool) -> list[str]:
         import platform
 
         lines.append(f"python {platform.python_version()} on {platform.platform()}")
-        lines.extend(
-            f"{name} {_installed(name)}"
-            for name in ("numpy", "grpcio", "protobuf", "onnxruntime-gpu", "pydicom", "pynrrd", "opencv-python-headless")
-        )
+        lines.extend(f"{name} {_installed(name)}" for name in SHOWN_VERSIONS)
         lines.append(f"native kernels: {_native_state()}")
     return lines
 
@@ -160,10 +181,10 @@ def _installed(distribution: str) -> str:
 
 def _native_state() -> str:
     try:
-        from trocar.runtime.kernels import _native
+        native = importlib.import_module("trocar.runtime.kernels._native")
     except ImportError as error:
         return f"not available ({error})"
-    return f"loaded from {_native.__file__}"
+    return f"loaded from {native.__file__}"
 
 
 if __name__ == "__main__":

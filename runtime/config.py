@@ -20,8 +20,10 @@ from trocar.runtime.errors import InvalidInput
 T = TypeVar("T")
 
 
-def limits(least: float | None = None, most: float | None = None, choices: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Metadata of a dataclass field that `parse_table` enforces."""
+def limits(
+    least: float | None = None, most: float | None = None, choices: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    """Give a dataclass field the bounds that `parse_table` enforces."""
     return {"least": least, "most": most, "choices": choices}
 
 
@@ -78,7 +80,9 @@ def parse_config(document: Mapping[str, Any], *, where: str) -> Config:
     """Check a parsed TOML document; `where` begins every message."""
     refuse_unknown(document, ("server", "services"), where)
     services = document.get("services", {})
-    if not isinstance(services, Mapping) or not all(isinstance(table, Mapping) for table in services.values()):
+    if not isinstance(services, Mapping) or not all(
+        isinstance(table, Mapping) for table in services.values()
+    ):
         raise InvalidInput(f"{where}: expected tables [services.NAME], got something else under services")
     server = parse_table(ServerConfig, document.get("server", {}), where=f"{where}: [server]")
     return Config(server=server, services=services)

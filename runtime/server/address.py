@@ -34,7 +34,7 @@ class Address:
     @property
     def local(self) -> bool:
         """Whether only this machine can reach it."""
-        return self.path is not None or self.host == "localhost" or self.host == "::1" or self.host.startswith("127.")
+        return self.path is not None or self.host in ("localhost", "::1") or self.host.startswith("127.")
 
 
 def parse_address(text: str) -> Address:

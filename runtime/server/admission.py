@@ -72,7 +72,7 @@ class Admission:
                     if abandoned():
                         raise Cancelled("the caller went away while its request waited")
                     if start_by_s is not None and time.monotonic() > start_by_s:
-                        raise DeadlineExceeded("the deadline left no time to compute after waiting in the queue")
+                        raise DeadlineExceeded("the deadline left no time to compute after the queue")
                     self._changed.wait(POLL_S)
                 self._running += 1
             finally:

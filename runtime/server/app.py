@@ -47,7 +47,7 @@ class Server:
             futures.ThreadPoolExecutor(
                 limits.max_running + limits.max_queued + SPARE_THREADS, thread_name_prefix="rpc"
             ),
-            interceptors=(Guard(self._gate),),
+            interceptors=[Guard(self._gate)],
             options=(
                 ("grpc.max_receive_message_length", limits.max_message_mib << 20),
                 ("grpc.max_send_message_length", -1),
@@ -73,7 +73,7 @@ class Server:
         """Refuse new requests, finish those in flight, stop.
 
         Health says NOT_SERVING throughout, over connections that exist as over new ones. Past the
-        grace of the configuration the rest is cancelled.
+        grace of the configuration, or once hurried, the rest is cancelled.
 
         Returns
         -------
@@ -88,12 +88,9 @@ class Server:
         release(self.address)
         return cut
 
-    def stop(self) -> None:
-        """Stop at once: what is in flight is cancelled."""
-        self._gate.close()
-        self._server.stop(0).wait()
-        self._gate.wait_empty(CUT_GRACE_S)
-        release(self.address)
+    def hurry(self) -> None:
+        """End a drain's grace now."""
+        self._gate.hurry()
 
 
 def _bind(server: grpc.Server, address: Address) -> Address:

@@ -9,13 +9,15 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import FrameType
 
 from trocar.runtime.command import Command
 from trocar.runtime.config import Config, load_config
 from trocar.runtime.errors import DeadlineExceeded
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 EXAMPLES = """\
 examples:
@@ -41,7 +43,9 @@ There is no TLS and no authentication: keep it on this machine, or behind someth
 def configure(parser: argparse.ArgumentParser) -> None:
     """Options of `trocar serve`."""
     parser.epilog = EXAMPLES
-    parser.add_argument("--listen", metavar="ADDR", help="host:port, [ipv6]:port or unix:/path; port 0 is any free one")
+    parser.add_argument(
+        "--listen", metavar="ADDR", help="host:port, [ipv6]:port or unix:/path; port 0 is any free one"
+    )
     parser.add_argument("--config", type=Path, metavar="FILE", help="a TOML file; options win over it")
     parser.add_argument("--json", action="store_true", help="one JSON line on stdout once it listens")
 
@@ -57,7 +61,8 @@ def run(args: argparse.Namespace) -> int:
     if args.listen:
         config = replace(config, server=replace(config.server, listen=args.listen))
     _log_to_stderr(config.server.log_level)
-    signals = _Signals()
+    # Blocked before any thread starts, so that every thread leaves them to sigwait below.
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     server = Server(config, find_services())
     server.start()
     if not server.address.local:
@@ -68,26 +73,18 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps({"listening": server.address.target}), flush=True)
 
-    signals.first.wait()
+    signal.sigwait(STOP_SIGNALS)
     print("draining: finishing what is in flight, taking nothing new", file=sys.stderr, flush=True)
-    threading.Thread(target=lambda: (signals.second.wait(), server.stop()), daemon=True).start()
+    threading.Thread(target=_hurry_on_signal, args=(server.hurry,), daemon=True).start()
     cut = server.drain()
     if cut:
-        raise DeadlineExceeded(f"{cut} request(s) were cut short at the end of the drain")
+        raise DeadlineExceeded(f"the drain ended with {cut} request(s) cut short")
     return 0
 
 
-class _Signals:
-    """SIGTERM and SIGINT as two events: please finish, and now."""
-
-    def __init__(self) -> None:
-        self.first = threading.Event()
-        self.second = threading.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._arrived)
-
-    def _arrived(self, _number: int, _frame: FrameType | None) -> None:
-        (self.second if self.first.is_set() else self.first).set()
+def _hurry_on_signal(hurry: Callable[[], None]) -> None:
+    signal.sigwait(STOP_SIGNALS)
+    hurry()
 
 
 def _log_to_stderr(level: str) -> None:

@@ -54,7 +54,7 @@ def status_of(error: BaseException) -> tuple[grpc.StatusCode, str]:
 
 
 def error_of(code: grpc.StatusCode, details: str) -> TrocarError:
-    """The exception that a status stands for, on the client's side; the table read backwards."""
+    """Return the exception that a status stands for, on the client's side; the table read backwards."""
     cls = next((cls for cls, status in STATUS.items() if status is code), TrocarError)
     return cls(details or code.name.lower())
 
@@ -64,6 +64,7 @@ class Gate:
 
     def __init__(self) -> None:
         self._open = True
+        self._hurried = False
         self._in_flight = 0
         self._changed = threading.Condition()
 
@@ -86,10 +87,16 @@ class Gate:
         with self._changed:
             self._open = False
 
-    def wait_empty(self, timeout_s: float) -> int:
-        """Wait until nothing is in flight; returns how many requests still are."""
+    def hurry(self) -> None:
+        """Let `wait_empty` return at once."""
         with self._changed:
-            self._changed.wait_for(lambda: self._in_flight == 0, timeout_s)
+            self._hurried = True
+            self._changed.notify_all()
+
+    def wait_empty(self, timeout_s: float) -> int:
+        """Wait until nothing is in flight, or until hurried; returns how many requests still are."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._in_flight == 0 or self._hurried, timeout_s)
             return self._in_flight
 
 
@@ -113,12 +120,11 @@ class Guard(grpc.ServerInterceptor):
         method = handler_call_details.method
         if handler is None or method.startswith("/grpc."):
             return handler
-        name = "_".join("stream" if part else "unary" for part in (handler.request_streaming, handler.response_streaming))
-        kinds = {"unary_unary": "unary_unary", "unary_stream": "unary_stream"}
-        kinds |= {"stream_unary": "stream_unary", "stream_stream": "stream_stream"}
-        behaviour = getattr(handler, kinds[name])
+        sides = (handler.request_streaming, handler.response_streaming)
+        kind = "_".join("stream" if streaming else "unary" for streaming in sides)
+        behaviour = getattr(handler, kind)
         guarded = self._stream if handler.response_streaming else self._unary
-        make = getattr(grpc, f"{name}_rpc_method_handler")
+        make = getattr(grpc, f"{kind}_rpc_method_handler")
         return make(
             guarded(method, behaviour),
             request_deserializer=_forgiving(handler.request_deserializer),
@@ -140,7 +146,7 @@ class Guard(grpc.ServerInterceptor):
         return call
 
     @contextmanager
-    def _watched(self, method: str, context: grpc.ServicerContext) -> Iterator[None]:
+    def _watched(self, method: str, context: Any) -> Iterator[None]:
         """Gate, log line and error mapping around one request."""
         start = time.perf_counter()
         code, details = grpc.StatusCode.OK, ""
@@ -162,7 +168,7 @@ class Guard(grpc.ServerInterceptor):
 
 
 def _forgiving(deserialise: Callable[[bytes], Any] | None) -> Callable[[bytes], Any]:
-    """A request that does not parse is the caller's mistake; gRPC itself would answer INTERNAL."""
+    """Read a request leniently: gRPC answers INTERNAL where the mistake is the caller's."""
 
     def read(data: bytes) -> Any:
         try:
