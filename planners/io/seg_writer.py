@@ -97,7 +97,7 @@ def _common_slices(structures: Sequence[Structure]) -> tuple[float, float, int]:
     steps = np.diff(z_mm)
     if z_mm.size < 2 or float(np.ptp(steps)) > SPACING_TOLERANCE_MM:
         raise InvalidInput(
-            f"expected evenly spaced slices, got steps of {steps.min(initial=0):g}-{steps.max(initial=0):g} mm"
+            f"expected evenly spaced slices, got {steps.min(initial=0):g}-{steps.max(initial=0):g} mm"
         )
     return float(z_mm[0]), float(steps.mean()), int(z_mm.size)
 
