@@ -19,7 +19,7 @@ examples:
   trocar plan labels.nrrd --labels ctv=1,urethra=3
   trocar plan patient.seg.nrrd --server 127.0.0.1:8001 --budget-ms 2000 --json
 
-The same --moves and --seed give the same plan, in process and from a server.
+The same --moves, --seed and --chains give the same plan, in process and from a server.
 exit codes: 0 acceptable, 1 not acceptable (the findings say why), 2 bad input, 3 internal or no server
 """
 
@@ -45,12 +45,11 @@ def _configure_plan(parser: argparse.ArgumentParser) -> None:
     options.add_settings(parser)
     group = parser.add_argument_group("search")
     group.add_argument("--budget-ms", metavar="N", type=float, help="wall time for the search")
-    group.add_argument(
-        "--moves", metavar="N", type=int, help="or an exact number of moves, for a repeatable plan"
-    )
+    group.add_argument("--moves", metavar="N", type=int, help="or an exact number of moves a chain")
     group.add_argument(
         "--seed", metavar="N", type=int, default=0, help="random seed of the search (%(default)d)"
     )
+    group.add_argument("--chains", metavar="N", type=int, help="annealing chains; the best one wins")
     options.add_run(parser)
 
 
@@ -60,7 +59,7 @@ def _run_plan(args: argparse.Namespace) -> int:
 
     options.check_run(args)
     settings, case = options.settings_of(args), options.case_of(args)
-    search = Search(budget_ms=args.budget_ms, moves=args.moves, seed=args.seed)
+    search = Search(budget_ms=args.budget_ms, moves=args.moves, seed=args.seed, chains=args.chains)
     artifacts = ARTIFACTS if args.output else ()
     with progress_bar("planning") as progress:
         if args.server:
@@ -72,9 +71,7 @@ def _run_plan(args: argparse.Namespace) -> int:
         else:
             from trocar.planners import local
 
-            answer = local.plan(
-                case, settings, search, artifacts=artifacts, threads=args.threads, progress=progress
-            )
+            answer = local.plan(case, settings, search, artifacts=artifacts, progress=progress)
     return _finish(args, *answer)
 
 
@@ -122,7 +119,7 @@ def _run_evaluate(args: argparse.Namespace) -> int:
         else:
             from trocar.planners import local
 
-            answer = local.evaluate(case, settings, plan_file, threads=args.threads, **asked)
+            answer = local.evaluate(case, settings, plan_file, **asked)
     return _finish(args, *answer)
 
 

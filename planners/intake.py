@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -31,8 +32,16 @@ MAX_DOCUMENT_CHARS = 4 << 20
 # Beyond these a lattice is a slip of the pen: a printed template has 13 x 13 holes 5 mm apart.
 MAX_HOLES_A_SIDE = 40
 MAX_PLANES = 100
+MAX_CHAINS = 64
 PITCH_RANGE_MM = (1.0, 20.0)
 DOSE_GRID_RANGE_MM = (0.5, 5.0)
+
+
+def timed_case(given: CaseInput) -> tuple[Case, float]:
+    """Read the case; also how long that took, ms."""
+    start = time.perf_counter()
+    case = read_case(given)
+    return case, 1000.0 * (time.perf_counter() - start)
 
 
 def read_case(given: CaseInput) -> Case:
@@ -59,7 +68,7 @@ def read_case(given: CaseInput) -> Case:
     raise InvalidInput("expected a case (NRRD, RTSTRUCT, contours or a phantom's seed), got none")
 
 
-def plan_request(settings: Settings, search: Search, *, threads: int) -> PlanRequest:
+def plan_request(settings: Settings, search: Search) -> PlanRequest:
     """Resolve names, texts and defaults into the pipeline's request.
 
     Raises
@@ -79,7 +88,7 @@ def plan_request(settings: Settings, search: Search, *, threads: int) -> PlanReq
     protocol.require_sane(strength_u=strength_u, prescription_gy=prescription_gy)
     _check_lattice(settings.template, settings.planes)
     _check_search(search)
-    return PlanRequest(
+    request = PlanRequest(
         protocol=protocol,
         source=source,
         strength_u=strength_u,
@@ -89,12 +98,12 @@ def plan_request(settings: Settings, search: Search, *, threads: int) -> PlanReq
         budget_ms=search.budget_ms,
         moves=search.moves,
         seed=search.seed,
-        threads=threads,
     )
+    return request if search.chains is None else replace(request, chains=search.chains)
 
 
 def evaluation(
-    settings: Settings, plan_file: bytes | Mapping[str, Any], *, index: int, threads: int
+    settings: Settings, plan_file: bytes | Mapping[str, Any], *, index: int
 ) -> tuple[Plan, PlanRequest]:
     """Read a plan and the request to evaluate it under.
 
@@ -122,7 +131,7 @@ def evaluation(
         if settings.prescription_gy is None
         else settings.prescription_gy,
     )
-    request = plan_request(said, Search(), threads=threads)
+    request = plan_request(said, Search())
     plan = replace(
         plan,
         source=request.source.key,
@@ -186,10 +195,15 @@ def _check_lattice(template: Template | None, planes: Planes | None) -> None:
 
 
 def _check_search(search: Search) -> None:
+    require(
+        search.budget_ms is None or search.moves is None, "expected a budget or a number of moves, got both"
+    )
     if search.budget_ms is not None:
         _check_range("budget", search.budget_ms, 1, 3_600_000, "ms")
     if search.moves is not None:
-        _check_range("moves", search.moves, 0, 1_000_000_000)
+        _check_range("moves", search.moves, 1, 1_000_000_000)
+    if search.chains is not None:
+        _check_range("chains", search.chains, 1, MAX_CHAINS)
     _check_range("seed", search.seed, 0, 2**63 - 1)
 
 

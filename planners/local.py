@@ -18,7 +18,6 @@ def plan(
     search: Search,
     *,
     artifacts: Sequence[str] = (),
-    threads: int = 1,
     progress: Callable[[float], None] | None = None,
 ) -> Answer:
     """Search for a plan and prove it.
@@ -32,8 +31,9 @@ def plan(
     -------
     The `plan --json` document, and the artifacts by name.
     """
-    request = intake.plan_request(settings, search, threads=threads)
-    return _answer(pipeline.plan_case(intake.read_case(case), request, progress=progress), artifacts)
+    request = intake.plan_request(settings, search)
+    read, read_ms = intake.timed_case(case)
+    return _answer(pipeline.plan_case(read, request, progress=progress, read_ms=read_ms), artifacts)
 
 
 def evaluate(
@@ -44,12 +44,12 @@ def evaluate(
     index: int = 0,
     dose_grid_mm: float | None = None,
     artifacts: Sequence[str] = (),
-    threads: int = 1,
 ) -> Answer:
     """Prove a plan that exists: the content of a plan.json or a `*_seeds.json`."""
     grid_mm = intake.check_dose_grid_mm(1.0 if dose_grid_mm is None else dose_grid_mm)
-    seeds, request = intake.evaluation(settings, plan_file, index=index, threads=threads)
-    result = pipeline.evaluate_plan(intake.read_case(case), seeds, request, dose_grid_mm=grid_mm)
+    seeds, request = intake.evaluation(settings, plan_file, index=index)
+    read, read_ms = intake.timed_case(case)
+    result = pipeline.evaluate_plan(read, seeds, request, dose_grid_mm=grid_mm, read_ms=read_ms)
     return _answer(result, artifacts)
 
 

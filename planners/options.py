@@ -66,9 +66,6 @@ def add_run(parser: argparse.ArgumentParser) -> None:
         default=300.0,
         help="with --server: the call's deadline (%(default)g)",
     )
-    group.add_argument(
-        "--threads", metavar="N", type=int, default=1, help="in process: native threads (%(default)d)"
-    )
     group.add_argument("--json", action="store_true", help="one JSON document on stdout")
     group.add_argument(
         "-o", "--output", metavar="DIR", type=Path, help="write plan.json, dose.nrrd, dvh.png and report.html"
@@ -81,8 +78,6 @@ def check_run(args: argparse.Namespace) -> None:
 
     if not args.timeout_s > 0:
         raise InvalidInput(f"--timeout-s: expected more than 0, got {args.timeout_s:g}")
-    if not 1 <= args.threads <= 256:
-        raise InvalidInput(f"--threads: expected 1 to 256, got {args.threads}")
     if args.output is not None:
         check_folder(args.output)
 

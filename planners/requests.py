@@ -50,8 +50,12 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """How long to search: wall time, or an exact number of moves; neither is the pipeline's default."""
+    """How long to search: wall time, or an exact number of moves a chain; the pipeline's default if neither.
+
+    The same moves, seed and chains give the same plan.
+    """
 
     budget_ms: float | None = None
     moves: int | None = None
     seed: int = 0
+    chains: int | None = None

@@ -87,6 +87,7 @@ def search(message: planning_pb2.SearchSettings) -> Search:
         budget_ms=message.budget_ms if message.HasField("budget_ms") else None,
         moves=message.moves if message.HasField("moves") else None,
         seed=message.seed,
+        chains=message.chains if message.HasField("chains") else None,
     )
 
 
@@ -145,7 +146,9 @@ def settings_message(given: Settings) -> planning_pb2.PlanSettings:
 
 def search_message(given: Search) -> planning_pb2.SearchSettings:
     """Write the message that `search` reads."""
-    return planning_pb2.SearchSettings(budget_ms=given.budget_ms, moves=given.moves, seed=given.seed)
+    return planning_pb2.SearchSettings(
+        budget_ms=given.budget_ms, moves=given.moves, seed=given.seed, chains=given.chains
+    )
 
 
 # Replies.

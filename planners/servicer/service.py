@@ -20,6 +20,8 @@ from trocar.runtime.server.admission import Admission
 from trocar.runtime.server.services import ServiceContext
 from trocar.v1 import planning_pb2, planning_pb2_grpc
 
+# Less than this may not hold a search of the default number of moves.
+TIGHT_MS = 2_000.0
 SERVICE_NAME = planning_pb2.DESCRIPTOR.services_by_name["PlanningService"].full_name
 
 
@@ -29,14 +31,12 @@ class PlanningConfig:
 
     Parameters
     ----------
-    threads : native threads of one request.
     max_budget_ms : the longest search a caller may ask for.
-    max_moves : the same as a number of moves.
+    max_moves : the same as a number of moves over all chains.
     reserve_ms : of a caller's deadline, what is kept for reading, dose, DVH and validity; the search
         gets the rest, and a deadline that leaves it nothing is refused at once.
     """
 
-    threads: int = field(default=1, metadata=limits(1, 256))
     max_budget_ms: float = field(default=60_000.0, metadata=limits(1, 3_600_000))
     max_moves: int = field(default=50_000_000, metadata=limits(1, 1_000_000_000))
     reserve_ms: float = field(default=1_000.0, metadata=limits(0, 60_000))
@@ -109,13 +109,11 @@ class PlanningServicer(planning_pb2_grpc.PlanningServiceServicer):
         call.search_left_ms()
         _check_artifacts(request.artifacts)
         search = self._bounded(messages.search(request.search))
-        asked = intake.plan_request(messages.settings(request.settings), search, threads=self._config.threads)
+        asked = intake.plan_request(messages.settings(request.settings), search)
         with self._admission.slot(start_by_s=call.search_until_s, abandoned=call.gone):
-            case = intake.read_case(messages.case_input(request.case))
-            left_ms = call.search_left_ms()
-            if asked.budget_ms is not None and left_ms is not None:
-                asked = replace(asked, budget_ms=min(asked.budget_ms, left_ms))
-            result = pipeline.plan_case(case, asked, stop=call.stop)
+            case, read_ms = intake.timed_case(messages.case_input(request.case))
+            asked = _within(asked, call.search_left_ms())
+            result = pipeline.plan_case(case, asked, stop=call.stop, read_ms=read_ms)
             return _reply(result, request.artifacts, call)
 
     def Evaluate(  # noqa: N802
@@ -130,11 +128,10 @@ class PlanningServicer(planning_pb2_grpc.PlanningServiceServicer):
             messages.settings(request.settings),
             messages.plan_content(request),
             index=request.index,
-            threads=self._config.threads,
         )
         with self._admission.slot(start_by_s=call.search_until_s, abandoned=call.gone):
-            case = intake.read_case(messages.case_input(request.case))
-            result = pipeline.evaluate_plan(case, plan, asked, dose_grid_mm=grid_mm)
+            case, read_ms = intake.timed_case(messages.case_input(request.case))
+            result = pipeline.evaluate_plan(case, plan, asked, dose_grid_mm=grid_mm, read_ms=read_ms)
             return _reply(result, request.artifacts, call)
 
     def _bounded(self, search: Search) -> Search:
@@ -143,9 +140,23 @@ class PlanningServicer(planning_pb2_grpc.PlanningServiceServicer):
             raise InvalidInput(
                 f"budget: expected at most {config.max_budget_ms:g} ms, got {search.budget_ms:g}"
             )
-        if search.moves is not None and search.moves > config.max_moves:
-            raise InvalidInput(f"moves: expected at most {config.max_moves}, got {search.moves}")
+        moves = (search.moves or 0) * (search.chains or 1)
+        if moves > config.max_moves:
+            raise InvalidInput(f"moves: expected at most {config.max_moves} over all chains, got {moves}")
         return search
+
+
+def _within(asked: pipeline.PlanRequest, left_ms: float | None) -> pipeline.PlanRequest:
+    """Fit the search into what the deadline leaves.
+
+    An exact number of moves stays one, and is cut short if need be. A default search under a tight
+    deadline anneals within what is left, because a search cut short while hot is a poor plan.
+    """
+    if left_ms is None or asked.moves is not None:
+        return asked
+    if asked.budget_ms is None:
+        return replace(asked, budget_ms=left_ms) if left_ms < TIGHT_MS else asked
+    return replace(asked, budget_ms=min(asked.budget_ms, left_ms))
 
 
 def _check_artifacts(names: Sequence[str]) -> None:

@@ -299,22 +299,29 @@ class SearchSettings(google.protobuf.message.Message):
     BUDGET_MS_FIELD_NUMBER: builtins.int
     MOVES_FIELD_NUMBER: builtins.int
     SEED_FIELD_NUMBER: builtins.int
+    CHAINS_FIELD_NUMBER: builtins.int
     budget_ms: builtins.float
     """wall time for the search"""
     moves: builtins.int
-    """or an exact number of moves: same moves and seed, same plan"""
+    """or an exact number of moves a chain; give at most one of the two"""
     seed: builtins.int
+    """same moves, seed and chains, same plan"""
+    chains: builtins.int
+    """annealing chains; the best one wins"""
     def __init__(
         self,
         *,
         budget_ms: builtins.float | None = ...,
         moves: builtins.int | None = ...,
         seed: builtins.int = ...,
+        chains: builtins.int | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_budget_ms", b"_budget_ms", "_moves", b"_moves", "budget_ms", b"budget_ms", "moves", b"moves"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_budget_ms", b"_budget_ms", "_moves", b"_moves", "budget_ms", b"budget_ms", "moves", b"moves", "seed", b"seed"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_budget_ms", b"_budget_ms", "_chains", b"_chains", "_moves", b"_moves", "budget_ms", b"budget_ms", "chains", b"chains", "moves", b"moves"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_budget_ms", b"_budget_ms", "_chains", b"_chains", "_moves", b"_moves", "budget_ms", b"budget_ms", "chains", b"chains", "moves", b"moves", "seed", b"seed"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_budget_ms", b"_budget_ms"]) -> typing.Literal["budget_ms"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_chains", b"_chains"]) -> typing.Literal["chains"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_moves", b"_moves"]) -> typing.Literal["moves"] | None: ...
 
