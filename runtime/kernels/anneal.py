@@ -124,3 +124,27 @@ def annealer(
 def pattern_allows(used: npt.NDArray[np.uint8], column: int, row: int, rules: SearchRules) -> bool:
     """Whether a hole may join the used holes (rows, columns) without making a forbidden pattern."""
     return bool(_native.pattern_allows(np.ascontiguousarray(used, np.uint8), column, row, rules.native()))
+
+
+def cost_reference(
+    matrix: npt.NDArray[np.float32],
+    chosen: Sequence[int],
+    sites: SiteGrid,
+    starts: npt.NDArray[np.int32],
+    point_cc: npt.NDArray[np.float32],
+    goals: Sequence[SearchGoal],
+    *,
+    needle_cost: float,
+    seed_cost: float,
+) -> float:
+    """The cost of a set of candidates in float64: the specification of the native chain's cost."""
+    dose = matrix[list(chosen)].sum(axis=0, dtype=np.float64)
+    stratum = np.repeat(np.arange(len(point_cc)), np.diff(starts))
+    cost = needle_cost * len({int(sites.hole[c]) for c in chosen}) + seed_cost * len(chosen)
+    for goal in goals:
+        within = (goal.mask >> stratum & 1).astype(np.float64) * point_cc[stratum]
+        over = dose - goal.threshold
+        miss_cc = (goal.target_cc - within[over >= 0].sum()) * (1 if goal.at_least else -1)
+        wrong = np.maximum(-over if goal.at_least else over, 0.0)
+        cost += goal.cost_per_cc * max(miss_cc, 0.0) + goal.hinge_per_cc * float(within @ wrong)
+    return float(cost)
