@@ -107,7 +107,9 @@ def test_a_value_may_begin_with_a_minus(verbs: Callable[..., None]) -> None:
     assert (seen[0].planes, seen[0].word) == ("-30,5,14", "word")
 
 
-def test_help_begins_with_the_intended_use(verbs: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_begins_with_the_intended_use(
+    verbs: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
     verbs(act=lambda _: 0)
     for arguments in (["--help"], ["act", "--help"]):
         assert cli.main(arguments) == 0
@@ -164,7 +166,11 @@ def test_a_reader_that_leaves_is_no_error() -> None:
     os.close(read_end)
     code = "from trocar.runtime.cli import main; import sys; sys.exit(main())"
     done = subprocess.run(
-        [sys.executable, "-c", code, "--help"], stdout=write_end, stderr=subprocess.PIPE, text=True, timeout=60
+        [sys.executable, "-c", code, "--help"],
+        stdout=write_end,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=60,
     )
     os.close(write_end)
     assert done.returncode == 141

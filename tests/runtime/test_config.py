@@ -15,7 +15,9 @@ def test_a_file_that_says_nothing_is_the_defaults(tmp_path: Path) -> None:
 
 def test_values_and_service_tables_are_read(tmp_path: Path) -> None:
     path = tmp_path / "trocar.toml"
-    path.write_text('[server]\nlisten = "unix:/run/t.sock"\ndrain_grace_s = 5\n[services.planning]\nmax_moves = 7\n')
+    path.write_text(
+        '[server]\nlisten = "unix:/run/t.sock"\ndrain_grace_s = 5\n[services.planning]\nmax_moves = 7\n'
+    )
     config = load_config(path)
     assert config.server == ServerConfig(listen="unix:/run/t.sock", drain_grace_s=5.0)
     assert config.services == {"planning": {"max_moves": 7}}

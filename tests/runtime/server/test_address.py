@@ -25,7 +25,9 @@ def test_addresses_read(text: str, address: Address, target: str, local: bool) -
     assert (read.target, read.local) == (target, local)
 
 
-@pytest.mark.parametrize("text", ["", "8001", ":8001", "host", "host:", "host:x", "host:65536", "host:-1", "unix:"])
+@pytest.mark.parametrize(
+    "text", ["", "8001", ":8001", "host", "host:", "host:x", "host:65536", "host:-1", "unix:"]
+)
 def test_addresses_refused(text: str) -> None:
     with pytest.raises(InvalidInput, match="expected"):
         parse_address(text)

@@ -97,7 +97,11 @@ def _answer(channel: grpc.Channel) -> Callable[..., Any]:
 
 
 def _health(channel: grpc.Channel, name: str = "") -> Any:
-    return health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(service=name), timeout=5).status
+    return (
+        health_pb2_grpc.HealthStub(channel)
+        .Check(health_pb2.HealthCheckRequest(service=name), timeout=5)
+        .status
+    )
 
 
 def _code(call: Callable[[], Any]) -> tuple[grpc.StatusCode, str]:
@@ -121,9 +125,14 @@ def test_answers_and_maps_errors(start: Start, caplog: pytest.LogCaptureFixture)
     assert "\n" not in details
     assert _code(lambda: answer(b"abort", timeout=5)) == (grpc.StatusCode.DATA_LOSS, "own words")
     assert _code(lambda: answer(b"malformed", timeout=5))[0] is grpc.StatusCode.INVALID_ARGUMENT
-    assert _code(lambda: channel.unary_unary(f"/{NAME}/None")(b"", timeout=5))[0] is grpc.StatusCode.UNIMPLEMENTED
+    assert (
+        _code(lambda: channel.unary_unary(f"/{NAME}/None")(b"", timeout=5))[0]
+        is grpc.StatusCode.UNIMPLEMENTED
+    )
 
-    lines = [record.getMessage().split(" ")[:2] for record in caplog.records if record.levelno == logging.INFO]
+    lines = [
+        record.getMessage().split(" ")[:2] for record in caplog.records if record.levelno == logging.INFO
+    ]
     codes = ["OK", "INVALID_ARGUMENT", "INTERNAL", "DATA_LOSS", "INVALID_ARGUMENT"]
     assert lines == [[f"/{NAME}/Answer", code] for code in codes]
     assert "ValueError: /secret/path" in caplog.text  # the log, and only the log, has the traceback
@@ -170,7 +179,10 @@ def test_reflection_can_be_off(start: Start) -> None:
     _, _, channel = start(reflection=False)
     stub = reflection_pb2_grpc.ServerReflectionStub(channel)
     ask = reflection_pb2.ServerReflectionRequest(list_services="")
-    assert _code(lambda: next(stub.ServerReflectionInfo(iter([ask]), timeout=5)))[0] is grpc.StatusCode.UNIMPLEMENTED
+    assert (
+        _code(lambda: next(stub.ServerReflectionInfo(iter([ask]), timeout=5)))[0]
+        is grpc.StatusCode.UNIMPLEMENTED
+    )
 
 
 def test_a_drain_finishes_what_is_in_flight_and_takes_nothing_new(start: Start) -> None:
@@ -186,7 +198,9 @@ def test_a_drain_finishes_what_is_in_flight_and_takes_nothing_new(start: Start) 
         with grpc.insecure_channel(server.address.target) as fresh:
             for each in (channel, fresh):
                 assert _health(each, NAME) == NOT_SERVING
-                assert _code(lambda each=each: _answer(each)(b"x", timeout=5))[0] is grpc.StatusCode.UNAVAILABLE
+                assert (
+                    _code(lambda each=each: _answer(each)(b"x", timeout=5))[0] is grpc.StatusCode.UNAVAILABLE
+                )
         assert not drained.done()
         echo.release.set()
         assert flying.result(timeout=5) == b"wait"

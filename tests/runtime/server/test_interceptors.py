@@ -21,7 +21,9 @@ def test_the_table_of_the_design(cls: type[errors.TrocarError], code: str) -> No
 
 
 def test_every_error_of_the_tree_has_a_code() -> None:
-    tree = {cls for cls in vars(errors).values() if isinstance(cls, type) and issubclass(cls, errors.TrocarError)}
+    tree = {
+        cls for cls in vars(errors).values() if isinstance(cls, type) and issubclass(cls, errors.TrocarError)
+    }
     assert tree == set(STATUS)
 
 
