@@ -44,16 +44,7 @@ def lattice_problem(seed: int = 0):
 def make(seed: int = 1, stream: int = 0, problem=None, rules: SearchRules = RULES):
     matrix, sites, starts, point_cc, goals = problem or lattice_problem()
     return annealer(
-        matrix,
-        sites,
-        starts,
-        point_cc,
-        goals,
-        rules,
-        needle_cost=0.1,
-        seed_cost=0.02,
-        seed=seed,
-        stream=stream,
+        matrix, sites, starts, point_cc, goals, rules, needle_cost=0.1, seed_cost=0.02, seed=seed, stream=stream
     )
 
 
