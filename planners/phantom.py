@@ -11,10 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trocar.planners.geometry import expand
+from trocar.planners.geometry import Margins, expand
 from trocar.planners.types import Case, Float32Array, Float64Array, Structure
 
-PTV_MARGIN_MM = 3.0
 _STREAM = 0x7472_6F63  # keeps phantom seeds apart from every other use of small seeds
 
 
@@ -118,16 +117,8 @@ def phantom_case(seed: int, *, pixel_mm: float = 1.0, slice_mm: float = 1.0) -> 
         "Bladder", "bladder", x, y, z, pixel_mm, slice_mm,
         lambda *p: np.maximum(_bladder(shape, *p), -_gland(shape, *p)),
     )  # fmt: skip
-    ptv = expand(
-        ctv,
-        left_mm=PTV_MARGIN_MM,
-        right_mm=PTV_MARGIN_MM,
-        anterior_mm=PTV_MARGIN_MM,
-        posterior_mm=0.0,
-        superior_mm=PTV_MARGIN_MM,
-        inferior_mm=PTV_MARGIN_MM,
-    )
-    ptv = Structure("PTV", "ptv", ptv.occupancy_zyx, ptv.z_mm, ptv.origin_xy_mm, ptv.spacing_yx_mm)
+    margins = Margins(3.0, 3.0, 3.0, 0.0, 3.0, 3.0)  # posterior 0: the rectum is there
+    ptv = expand(ctv, margins, name="PTV", role="ptv")
     structures = {s.role: s for s in (ctv, ptv, urethra, rectum, bladder)}
     return Case(name=f"phantom:{seed}", structures=structures, phantom_seed=seed)
 

@@ -49,7 +49,9 @@ class Goal:
     """A search goal: at least / at most `volume` of `role` receives `dose_pct` % of the prescription or more.
 
     Every clinical criterion has this form: D10 <= 150 % is "at most 10 % receives 150 %", and
-    D2cc <= 100 % is "at most 2 cc receives 100 %". `weight` is the cost of missing by one `unit`.
+    D2cc <= 100 % is "at most 2 cc receives 100 %". `weight` is the cost of missing by one `unit`;
+    `hinge_weight` is the cost of each 1 % of the prescription, averaged over the structure, by which points
+    lie on the wrong side of the dose: it shows the search the way where volumes do not change yet.
     """
 
     role: str
@@ -58,6 +60,7 @@ class Goal:
     volume: float
     unit: str
     weight: float
+    hinge_weight: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,6 +259,7 @@ def _goal(table: _Table) -> Goal:
         volume=table.number("volume", 0.0, 100.0 if unit == "pct" else 1e4),
         unit=unit,
         weight=table.number("weight", 0.0, 1e6),
+        hinge_weight=table.number("hinge_weight", 0.0, 1e6),
     )
     table.finish()
     return goal

@@ -87,20 +87,19 @@ TROCAR_HOST_DEVICE inline bool pattern_allows(const uint8_t* used, int columns, 
 }
 
 // One wish: at least (side +1) or at most (side -1) `target_cc` of the strata in `mask` gets `threshold`.
-// Missing the target costs `weight` per `scale_cc`; each cc of a wanting point costs `hinge` per unit of dose.
+// A miss costs `weight` per cc; each cc on the wrong side costs `hinge` per unit of dose that it lies off.
 struct Goal {
   uint32_t mask = 0;
   int side = 1;
   float threshold = 1.0f;
   float target_cc = 0.0f;
-  float scale_cc = 1.0f;
   float weight = 1.0f;
   float hinge = 0.0f;
 };
 
 TROCAR_HOST_DEVICE inline float goal_cost(const Goal& goal, float volume_cc, float hinge_sum) {
   const float miss = goal.side > 0 ? goal.target_cc - volume_cc : volume_cc - goal.target_cc;
-  return (miss > 0.0f ? goal.weight * miss : 0.0f) / goal.scale_cc + goal.hinge * hinge_sum / goal.scale_cc;
+  return (miss > 0.0f ? goal.weight * miss : 0.0f) + goal.hinge * hinge_sum;
 }
 
 }  // namespace trocar::anneal

@@ -487,10 +487,11 @@ void bind_anneal(nb::module_& module) {
   nb::class_<Goal>(module, "Goal")
       .def(
           "__init__",
-          [](Goal* self, uint32_t mask, int side, float threshold, float target_cc, float scale_cc, float weight,
-             float hinge) { new (self) Goal{mask, side, threshold, target_cc, scale_cc, weight, hinge}; },
-          nb::arg("mask"), nb::arg("side"), nb::arg("threshold"), nb::arg("target_cc"), nb::arg("scale_cc"),
-          nb::arg("weight"), nb::arg("hinge"));
+          [](Goal* self, uint32_t mask, int side, float threshold, float target_cc, float weight, float hinge) {
+            new (self) Goal{mask, side, threshold, target_cc, weight, hinge};
+          },
+          nb::arg("mask"), nb::arg("side"), nb::arg("threshold"), nb::arg("target_cc"), nb::arg("weight"),
+          nb::arg("hinge"));
   nb::class_<Annealer>(module, "Annealer")
       .def(nb::init<Annealer::Matrix, Annealer::Ints, Annealer::Ints, int, int, int, Annealer::Ints,
                     Annealer::Floats, std::vector<Goal>, Rules, float, float, uint64_t, uint64_t>(),
