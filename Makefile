@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEV := .venv-dev
 STUBS := .venv-stubs
-PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 $(BIN)/python -m pip --quiet
+PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 $(BIN)/python -m pip --quiet --quiet
 SOURCES := $(wildcard $(shell git ls-files -co --exclude-standard -- bench planners runtime export video proto \
 	pyproject.toml CMakeLists.txt LICENSE README.md 2>/dev/null))
 WHEEL := build/wheel/.built
@@ -57,7 +57,7 @@ stubs: $(STUBS)/.made ## generate the protobuf stubs beside the .proto files
 dev: | preflight ## make .venv-dev: an editable install and pre-commit, for working on trocar
 	$(call say,$(DEV): editable install)
 	@$(PYTHON) -m venv $(DEV)
-	@$(DEV)/bin/python -m pip --quiet --disable-pip-version-check install --editable ".[test,check,dev]"
+	@$(DEV)/bin/python -m pip --quiet --quiet --disable-pip-version-check install --editable ".[test,check,dev]"
 	@$(DEV)/bin/pre-commit install
 
 picture: $(RUN) ## draw docs/images/plan.png anew
@@ -96,5 +96,5 @@ $(TOOLS): $(RUN)
 $(STUBS)/.made: tools/stubs-requirements.txt | preflight
 	$(call say,$(STUBS): the stub generator)
 	@$(PYTHON) -m venv $(STUBS)
-	@$(STUBS)/bin/python -m pip --quiet --disable-pip-version-check install -r tools/stubs-requirements.txt
+	@$(STUBS)/bin/python -m pip --quiet --quiet --disable-pip-version-check install -r tools/stubs-requirements.txt
 	@touch $@
