@@ -163,8 +163,9 @@ def load_protocol(name_or_path: str | Path) -> Protocol:
         return parse_protocol(entry.read_text(encoding="utf-8"), where=name)
     path = Path(name)
     if path.suffix != ".toml" or not path.is_file():
+        known = ", ".join(protocol_keys())
         raise ModelNotFound(
-            f"expected one of the protocols {', '.join(protocol_keys())} or the path of a .toml file, got {name!r}"
+            f"expected one of the protocols {known} or the path of a .toml file, got {name!r}"
         )
     if path.stat().st_size > MAX_PROTOCOL_BYTES:
         raise InvalidInput(f"{name}: expected a protocol of at most {MAX_PROTOCOL_BYTES} bytes")
