@@ -23,10 +23,14 @@ trap stop EXIT
 say "Start a server: trocar serve --listen $address"
 "$bin/trocar" serve --listen "$address" 2>"$folder/log" &
 server=$!
-if ! "$bin/python" tools/healthy.py "$address" 60; then
-    cat "$folder/log" >&2
-    exit 3
-fi
+for attempt in $(seq 60); do
+    "$bin/python" tools/healthy.py "$address" 1 2>/dev/null && break
+    if ! kill -0 "$server" 2>/dev/null || [ "$attempt" -eq 60 ]; then
+        echo "demo: the server did not start" >&2
+        cat "$folder/log" >&2
+        exit 3
+    fi
+done
 
 say "The patient is a phantom: trocar phantom $phantom"
 "$bin/trocar" phantom "$phantom"

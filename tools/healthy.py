@@ -13,7 +13,7 @@ def main(address: str, seconds: float) -> int:
         try:
             answer = health.Check(health_pb2.HealthCheckRequest(), timeout=seconds, wait_for_ready=True)
         except grpc.RpcError as error:
-            print(f"healthy: {address} did not answer in {seconds:g} s: {error.code().name}", file=sys.stderr)
+            print(f"{address} did not answer in {seconds:g} s: {error.code().name}", file=sys.stderr)
             return 1
     serving = answer.status == health_pb2.HealthCheckResponse.SERVING
     print(f"{address} is {health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)}")
