@@ -1,13 +1,13 @@
-"""Draw the README's picture: `picture.py FILE.png [PHANTOM]`. A phantom, since patients' data is not ours to show."""
+"""Draw the README's picture of a plan: `picture.py FILE.png [PHANTOM]`."""
 
 import sys
 from pathlib import Path
 
+from trocar.planners.dose.source import load_source
 from trocar.planners.phantom import phantom_case
 from trocar.planners.pipeline import PlanRequest, plan_case
 from trocar.planners.protocol import load_protocol
 from trocar.planners.report import render_artifacts
-from trocar.planners.dose.source import load_source
 
 
 def main(path: Path, seed: int) -> None:
