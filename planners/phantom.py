@@ -54,7 +54,15 @@ def phantom_shape(seed: int) -> PhantomShape:
         return low + (high - low) * float(random.random())
 
     volume_cc = uniform(18.0, 90.0)
-    aspect = np.array([uniform(1.15, 1.40), uniform(0.85, 1.05), uniform(0.95, 1.25)])
+    # A large gland is rounder than a small one: growth is in the transition zone.
+    growth = (volume_cc - 18.0) / 72.0
+    aspect = np.array(
+        [
+            uniform(1.15, 1.40) - 0.30 * growth,
+            uniform(0.85, 1.05) + 0.10 * growth,
+            uniform(0.95, 1.25) - 0.05 * growth,
+        ]
+    )
     draws = {
         "asymmetry": uniform(-0.12, 0.12),
         "posterior_flatness": uniform(0.60, 0.90),
