@@ -7,13 +7,8 @@
 #include <stdexcept>
 #include <vector>
 
+#include "clones.h"
 #include "dvh.h"
-
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-#define TROCAR_DVH_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#else
-#define TROCAR_DVH_CLONES
-#endif
 
 namespace nb = nanobind;
 
@@ -53,7 +48,7 @@ inline bool doses_valid(const float* dose, std::size_t count) {
   return bad == 0;
 }
 
-TROCAR_DVH_CLONES
+TROCAR_CLONES
 DvhStatus accumulate(const float* dose, std::size_t voxels, double bins_per_unit, double unit,
                      std::int32_t last_bin, Structure* structures, std::size_t structure_count) {
   std::int32_t bin[kBlock];
