@@ -80,7 +80,7 @@ def template_map(result: PlanResult) -> Markup:
         element("g", *outlines, clip_path="url(#template)"),
         *holes,
         *used,
-        _letters(view),
+        _corner_letters(view),
         viewBox=" ".join(f"{value:.2f}" for value in frame),
         class_="template",
         role="img",
@@ -164,6 +164,19 @@ def _letters(view: View) -> Markup:
             _text("L", x1 - 1.8, middle_y + 1.1, "letter middle"),
             _text("A", middle_x, y0 + 3.3, "letter middle"),
             _text("P", middle_x, y1 - 1.2, "letter middle"),
+        )
+    )
+
+
+def _corner_letters(view: View) -> Markup:
+    """Return the orientation letters where no needle of a usual plan hides them."""
+    top = view.y_mm[0] + 2.9
+    return joined(
+        (
+            _text("R", view.x_mm[0] + 1.9, top, "letter middle"),
+            _text("L", view.x_mm[1] - 1.9, top, "letter middle"),
+            _text("A", sum(view.x_mm) / 2, top, "letter middle"),
+            _text("P", sum(view.x_mm) / 2, view.y_mm[1] - 1.2, "letter middle"),
         )
     )
 

@@ -161,16 +161,18 @@ def _checks(result: PlanResult) -> Markup:
             rule_title(finding.rule),
             element("td", number(finding.measured), class_="n"),
             element("td", number(finding.limit), class_="n"),
-            finding.unit,
+            element("td", finding.unit, class_="unit"),
             element("small", finding.source),
         )
         for finding in findings
         if finding.severity != "note"
     ]
-    notes = [finding for finding in findings if finding.severity == "note"]
+    # What was assumed stands with the case, the intended use at the top.
+    elsewhere = {*result.case.assumptions, INTENDED_USE}
     said = [
         element("li", f"{finding.measured} {finding.limit}".strip(), " ", element("small", finding.source))
-        for finding in notes
+        for finding in findings
+        if finding.severity == "note" and finding.measured not in elsewhere
     ]
     head = (
         "Outcome",
@@ -183,7 +185,7 @@ def _checks(result: PlanResult) -> Markup:
     return joined(
         (
             element("h2", "Checks"),
-            table(head, rows),
+            table(head, rows, class_="checks"),
             joined((element("h3", "Notes"), element("ul", *said, class_="plain"))) if said else "",
         )
     )
@@ -193,7 +195,7 @@ def _origin(result: PlanResult) -> Markup:
     facts = [
         (
             element("th", rule_title(key)),
-            element("code", value) if value and "sha256" in key else value or "\N{EN DASH}",
+            element("code", value) if value and "sha256" in key else _plain(value),
         )
         for key, value in result.provenance.items()
     ]
@@ -213,3 +215,11 @@ def _origin(result: PlanResult) -> Markup:
             element("p", INTENDED_USE, style=f"color:{FAINT_INK};margin-top:6mm", class_="caption"),
         )
     )
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return number(value)
+    return str(value) or "\N{EN DASH}"

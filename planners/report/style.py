@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 from trocar.planners.metric import parse_metric
 from trocar.runtime.errors import InvalidInput
 
@@ -20,7 +18,16 @@ ISODOSES = {50: ("#a9b2bf", 0.8), 100: ("#1f8a3b", 1.4), 150: ("#e07b00", 1.1), 
 INK = "#1b1f24"
 FAINT_INK = "#6b7480"
 
-_ABBREVIATIONS = {"dvh": "DVH", "sha256": "SHA-256", "gpu": "GPU", "tpgan": "TP-GAN"}
+_WORDS = {
+    **ROLE_TITLES,
+    "block2x2": "2 \N{MULTIPLICATION SIGN} 2 block",
+    "column4": "four in a column",
+    "dvh": "DVH",
+    "p95": "95th percentile",
+    "row3": "three in a row",
+    "sha256": "SHA-256",
+    "tee": "T",
+}
 _METRIC_TITLES = {
     "volume_at_dose": "V{:g}",
     "dose_at_volume_pct": "D{:g}",
@@ -39,22 +46,25 @@ def metric_title(name: str) -> str:
 
 
 def rule_title(rule: str) -> str:
-    """Return a rule's name in words: `ctv.v100_pct` is CTV V100, `needle_count` is Needle count."""
-    words = []
-    for word in re.split(r"[.\s:]+", rule.strip()):
-        if word in ROLE_TITLES:
-            words.append(ROLE_TITLES[word])
-        else:
-            words.append(_word_title(word))
-    title = " ".join(words)
+    """Return a rule's name in words: `ctv_v100_goal` is CTV V100 (goal), `max_needles` is Max needles."""
+    name = rule.strip()
+    goal = " (goal)" if name.endswith("_goal") else ""
+    name = name.removesuffix("_goal")
+    role, _, metric = name.partition("_")
+    if role in ROLE_TITLES and (found := _metric_title_of_rule(metric)):
+        return f"{ROLE_TITLES[role]} {found}{goal}"
+    title = " ".join(_WORDS.get(word, word) for word in name.split("_")) + goal
     return title[:1].upper() + title[1:]
 
 
-def _word_title(word: str) -> str:
-    try:
-        return metric_title(word)
-    except InvalidInput:
-        return " ".join(_ABBREVIATIONS.get(part, part) for part in word.split("_"))
+def _metric_title_of_rule(metric: str) -> str | None:
+    # A rule leaves out the unit where it is the usual one.
+    for name in (metric, f"{metric}_pct", f"{metric}_gy"):
+        try:
+            return metric_title(name)
+        except InvalidInput:
+            continue
+    return None
 
 
 def number(value: float | str, decimals: int | None = None) -> str:
@@ -64,5 +74,7 @@ def number(value: float | str, decimals: int | None = None) -> str:
     if decimals is None:
         size = abs(value)
         whole = float(value).is_integer()
-        decimals = 0 if whole or size >= 1000 else 1 if size >= 10 else 2 if size >= 0.1 or size == 0 else 4
+        if 0.0 < size < 0.01:
+            return f"{value:.2g}".replace("-", "\N{MINUS SIGN}")
+        decimals = 0 if whole or size >= 1000 else 1 if size >= 10 else 2
     return f"{value:.{decimals}f}".replace("-", "\N{MINUS SIGN}")

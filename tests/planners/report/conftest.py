@@ -166,9 +166,9 @@ def result() -> Result:
     )
     metrics = {role: _metrics(curve) for role, curve in dvhs.items()}
     findings = (
-        Finding("ctv v100_pct", metrics["ctv"]["v100_pct"], ">= 95", "%", "pass", "ABS 2012"),
-        Finding("ctv v150_pct", metrics["ctv"]["v150_pct"], "<= 60", "%", "warn", "MD Anderson preplan"),
-        Finding("urethra d10_gy", metrics["urethra"]["d10_gy"], "< 217.5", "Gy", "pass", "GEC-ESTRO 2007"),
+        Finding("ctv_v100", metrics["ctv"]["v100_pct"], ">= 95", "%", "pass", "ABS 2012"),
+        Finding("ctv_v150", metrics["ctv"]["v150_pct"], "<= 60", "%", "warn", "MD Anderson preplan"),
+        Finding("urethra_d10", metrics["urethra"]["d10_gy"], "< 217.5", "Gy", "pass", "GEC-ESTRO 2007"),
         Finding("needle_count", len(plan.needles), "<= 34", "needles", "pass", "BC Cancer needle rules"),
         Finding("second_dose_max", 0.0004, "<= 2", "%", "pass", "AAPM TG-40"),
         Finding(
@@ -202,7 +202,7 @@ def result() -> Result:
 def failing(result: Result) -> Result:
     """The same plan with two broken rules and a structure that is named like an attack."""
     findings = (
-        Finding("ctv v100_pct", 91.3, ">= 95", "%", "fail", "ABS 2012"),
+        Finding("ctv_v100", 91.3, ">= 95", "%", "fail", "ABS 2012"),
         Finding("adjacent_seeds", 3, "0", "pairs", "fail", "BC Cancer needle rules"),
         *result.validity.findings[2:],
     )

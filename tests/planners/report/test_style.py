@@ -22,8 +22,12 @@ def test_metric_titles(metric: str, title: str) -> None:
 @pytest.mark.parametrize(
     ("rule", "title"),
     [
-        ("ctv v100_pct", "CTV V100"),
-        ("rectum.d0_1cc_gy", "Rectum D0.1cc"),
+        ("ctv_v100", "CTV V100"),
+        ("ctv_d90_goal", "CTV D90 (goal)"),
+        ("rectum_d0_1cc", "Rectum D0.1cc"),
+        ("rectum_v100_cc_goal", "Rectum V100 (goal)"),
+        ("seed_outside_ptv", "Seed outside PTV"),
+        ("needle_pattern_row3", "Needle pattern three in a row"),
         ("needle_count", "Needle count"),
         ("input_sha256", "Input SHA-256"),
         ("", ""),
@@ -39,7 +43,7 @@ def test_rule_titles(rule: str, title: str) -> None:
         (98.123, "98.1"),
         (12, "12"),
         (0.42, "0.42"),
-        (0.00041, "0.0004"),
+        (0.000412, "0.00041"),
         (-3.25, "\u22123.25"),
         (">= 95", "\u2265 95"),
         (0.0, "0"),
