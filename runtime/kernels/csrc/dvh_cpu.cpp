@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "clones.h"
+#include "clones.h"
 #include "dvh.h"
 
 namespace nb = nanobind;
