@@ -7,7 +7,6 @@ import threading
 
 import numpy as np
 import numpy.typing as npt
-
 from trocar.planners.dose.reference import (
     CLEARANCE_CM,
     geometry_function,
@@ -151,9 +150,7 @@ class DoseEngine:
         """
         candidates = vectors(candidates_xyz_mm, "candidates")
         points = vectors(points_xyz_mm, "points")
-        return kernels.dose_matrix(
-            self._table, candidates / MM_PER_CM, points / MM_PER_CM, threads=threads
-        )
+        return kernels.dose_matrix(self._table, candidates / MM_PER_CM, points / MM_PER_CM, threads=threads)
 
     def _exact_grid(self, seeds: Float64Array, strength_u: float, grid: Grid, threads: int) -> Float32Array:
         dose_gy = np.empty(grid.shape_zyx, dtype=np.float32)
