@@ -43,5 +43,9 @@ class Cancelled(TrocarError):
     """The caller went away."""
 
 
+class Unavailable(TrocarError):
+    """No server answers, or it is finishing its work and takes no more."""
+
+
 class DeviceError(TrocarError):
     """An accelerator or a native kernel failed."""

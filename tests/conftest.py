@@ -1,4 +1,10 @@
+import json
 import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -11,3 +17,69 @@ def shared_dir() -> Path:
     if not (root / "cases").is_dir():
         pytest.skip("../shared is not present")
     return root
+
+
+@dataclass(frozen=True)
+class ServerProcess:
+    """A `trocar serve` in a process of its own."""
+
+    process: subprocess.Popen[str]
+    target: str
+    log: Path
+
+    def stop(self, signal_number: int = signal.SIGTERM, timeout_s: float = 60.0) -> int:
+        """Send a signal and return the exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal_number)
+        return self.process.wait(timeout_s)
+
+
+TROCAR = (sys.executable, "-m", "trocar.runtime.cli")
+
+
+@pytest.fixture(scope="session")
+def trocar() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run a command line in a process of its own."""
+
+    def run(*arguments: str | Path, timeout_s: float = 120.0) -> subprocess.CompletedProcess[str]:
+        command = [*TROCAR, *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., ServerProcess]]:
+    """Start `trocar serve`: `start_server(listen="unix:...", config="[server]...")`."""
+    started: list[ServerProcess] = []
+
+    def start(listen: str = "127.0.0.1:0", config: str = "") -> ServerProcess:
+        folder = tmp_path_factory.mktemp("server")
+        (folder / "trocar.toml").write_text(config)
+        log = folder / "log.txt"
+        with log.open("w") as stderr:
+            process = subprocess.Popen(
+                [*TROCAR, "serve", "--json", "--listen", listen, "--config", str(folder / "trocar.toml")],
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                text=True,
+            )
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert line, f"the server did not start: {log.read_text()}"
+        started.append(ServerProcess(process, json.loads(line)["listening"], log))
+        return started[-1]
+
+    yield start
+    for server in started:
+        if server.process.poll() is None:
+            server.process.kill()
+        server.process.wait(10)
+        assert server.process.stdout is not None
+        server.process.stdout.close()
+
+
+@pytest.fixture(scope="session")
+def server(start_server: Callable[..., ServerProcess]) -> ServerProcess:
+    """One server that many tests share."""
+    return start_server()

@@ -1,0 +1,189 @@
+"""`trocar plan`, `trocar evaluate` and `trocar phantom`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from trocar.planners import options
+from trocar.runtime.command import Command
+
+PLAN_EXAMPLES = """\
+examples:
+  trocar plan phantom:7 -o out/                          plan a phantom; open out/report.html
+  trocar plan patient.seg.nrrd --strength-u 0.42         contours from 3D Slicer
+  trocar plan RTSTRUCT.dcm --role ctv=GTV_prostate       contours from a planning system
+  trocar plan labels.nrrd --labels ctv=1,urethra=3
+  trocar plan patient.seg.nrrd --server 127.0.0.1:8001 --budget-ms 2000 --json
+
+The same --moves, --seed and --chains give the same plan, in process and from a server.
+exit codes: 0 acceptable, 1 not acceptable (the findings say why), 2 bad input, 3 internal or no server
+"""
+
+EVALUATE_EXAMPLES = """\
+examples:
+  trocar evaluate phantom:7 out/plan.json                the proof of a plan that exists
+  trocar evaluate case1.seg.nrrd case1_seeds.json --index 0 --strength-u 0.42 --prescription-gy 144
+  trocar evaluate patient.seg.nrrd plan.json --dose-grid 0.5 -o out/
+
+exit codes: 0 acceptable, 1 not acceptable (the findings say why), 2 bad input, 3 internal or no server
+"""
+
+PHANTOM_EXAMPLES = """\
+examples:
+  trocar phantom 7                                       its structures and volumes
+  trocar phantom 7 -o phantom7.seg.nrrd                  a segmentation that 3D Slicer opens
+"""
+
+
+def _configure_plan(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = PLAN_EXAMPLES
+    options.add_case(parser)
+    options.add_settings(parser)
+    group = parser.add_argument_group("search")
+    group.add_argument("--budget-ms", metavar="N", type=float, help="wall time for the search")
+    group.add_argument("--moves", metavar="N", type=int, help="or an exact number of moves a chain")
+    group.add_argument(
+        "--seed", metavar="N", type=int, default=0, help="random seed of the search (%(default)d)"
+    )
+    group.add_argument("--chains", metavar="N", type=int, help="annealing chains; the best one wins")
+    options.add_run(parser)
+
+
+def _run_plan(args: argparse.Namespace) -> int:
+    from trocar.planners.requests import ARTIFACTS, Search
+    from trocar.planners.show import progress_bar
+
+    options.check_run(args)
+    settings, case = options.settings_of(args), options.case_of(args)
+    search = Search(budget_ms=args.budget_ms, moves=args.moves, seed=args.seed, chains=args.chains)
+    artifacts = ARTIFACTS if args.output else ()
+    with progress_bar("planning") as progress:
+        if args.server:
+            from trocar.planners.servicer import client
+
+            answer = client.plan(
+                args.server, case, settings, search, artifacts=artifacts, timeout_s=args.timeout_s
+            )
+        else:
+            from trocar.planners import local
+
+            answer = local.plan(case, settings, search, artifacts=artifacts, progress=progress)
+    return _finish(args, *answer)
+
+
+def _configure_evaluate(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = EVALUATE_EXAMPLES
+    options.add_case(parser)
+    parser.add_argument("plan", metavar="PLAN", type=Path, help="a plan.json, or a *_seeds.json")
+    parser.add_argument(
+        "--index", metavar="N", type=int, default=0, help="which plan of a *_seeds.json (%(default)d)"
+    )
+    parser.add_argument(
+        "--dose-grid",
+        metavar="MM",
+        type=float,
+        default=1.0,
+        help="voxel of the evaluation grid (%(default)g)",
+    )
+    options.add_settings(parser)
+    options.add_run(parser)
+
+
+def _run_evaluate(args: argparse.Namespace) -> int:
+    from trocar.planners.files import MAX_TEXT_BYTES, read_bytes
+    from trocar.planners.requests import ARTIFACTS
+    from trocar.planners.show import progress_bar
+    from trocar.runtime.errors import InvalidInput
+
+    options.check_run(args)
+    if not 0 <= args.index < 2**32:
+        raise InvalidInput(f"--index: expected 0 or more, got {args.index}")
+    settings, case = options.settings_of(args), options.case_of(args)
+    plan_file = read_bytes(args.plan, "plan", MAX_TEXT_BYTES)
+    asked: dict[str, Any] = {
+        "index": args.index,
+        "dose_grid_mm": args.dose_grid,
+        "artifacts": ARTIFACTS if args.output else (),
+    }
+    with progress_bar("evaluating"):
+        if args.server:
+            from trocar.planners.servicer import client
+
+            answer = client.evaluate(
+                args.server, case, settings, plan_file, timeout_s=args.timeout_s, **asked
+            )
+        else:
+            from trocar.planners import local
+
+            answer = local.evaluate(case, settings, plan_file, **asked)
+    return _finish(args, *answer)
+
+
+def _finish(args: argparse.Namespace, document: dict[str, Any], artifacts: dict[str, bytes]) -> int:
+    """Write the files, show the result, and say in the exit code whether it is acceptable."""
+    from trocar.planners.files import write_all
+    from trocar.planners.show import show_plan
+
+    written = write_all(args.output, artifacts) if args.output else []
+    if args.json:
+        json.dump(document, sys.stdout, allow_nan=False)
+        print()
+    else:
+        show_plan(document, written)
+    return 0 if document["validity"]["acceptable"] else 1
+
+
+def _configure_phantom(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = PHANTOM_EXAMPLES
+    parser.add_argument(
+        "seed", metavar="SEED", help="the phantom's number; the same number is the same phantom"
+    )
+    parser.add_argument(
+        "-o", "--output", metavar="FILE.seg.nrrd", type=Path, help="write the segmentation here"
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
+
+
+def _run_phantom(args: argparse.Namespace) -> int:
+    from trocar.planners.files import phantom_seed, write_file
+    from trocar.planners.io.seg_writer import write_seg_nrrd
+    from trocar.planners.phantom import phantom_case
+    from trocar.planners.show import case_document, show_case
+    from trocar.runtime.errors import InvalidInput
+
+    if args.output is not None and not args.output.name.lower().endswith(".seg.nrrd"):
+        raise InvalidInput(f"--output: expected a name that ends in .seg.nrrd, got {args.output}")
+    case = phantom_case(phantom_seed(args.seed))
+    if args.output is not None:
+        write_file(args.output, write_seg_nrrd(case))
+    if args.json:
+        document = case_document(case) | ({"file": str(args.output)} if args.output else {})
+        json.dump(document, sys.stdout, allow_nan=False)
+        print()
+    else:
+        show_case(case, args.output)
+    return 0
+
+
+PLAN = Command(
+    name="plan",
+    help="Plan a case: seeds and needles, their dose, and the proof that the plan is valid.",
+    configure=_configure_plan,
+    run=_run_plan,
+)
+EVALUATE = Command(
+    name="evaluate",
+    help="Prove a plan that exists: independent dose, DVH and validity.",
+    configure=_configure_evaluate,
+    run=_run_evaluate,
+)
+PHANTOM = Command(
+    name="phantom",
+    help="Make a phantom: a prostate with its organs, the same for the same number.",
+    configure=_configure_phantom,
+    run=_run_phantom,
+)

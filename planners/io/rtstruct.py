@@ -1,0 +1,202 @@
+"""DICOM RT Structure Sets. No image is needed: contours carry patient coordinates."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from trocar.planners.io.contours import MAX_POINTS, build_contours, checked_contour
+from trocar.planners.io.named import MAX_FILE_BYTES, Built, NamedContours, clean_name, listed
+from trocar.planners.types import Float64Array, require
+from trocar.runtime.errors import InvalidInput
+
+RT_STRUCTURE_SET = "1.2.840.10008.5.1.4.1.1.481.3"
+_DEFLATED = b"1.2.840.10008.1.2.1.99"
+_CLOSED = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")
+# A contour whose z varies more than this does not lie in an axial plane.
+AXIAL_MM = 0.05
+MAX_FOLDER_FILES = 20_000
+
+
+def is_dicom(data: bytes) -> bool:
+    """Whether bytes begin as a DICOM file does."""
+    return data[128:132] == b"DICM"
+
+
+def find_rtstruct(folder: Path) -> Path:
+    """Find the only RT Structure Set of a folder (not of its subfolders).
+
+    Raises
+    ------
+    InvalidInput
+        There is none, or more than one.
+    """
+    from pydicom.filereader import read_partial
+
+    files = sorted(path for path in folder.iterdir() if path.is_file())
+    require(len(files) <= MAX_FOLDER_FILES, f"{len(files)} files in the folder, more than {MAX_FOLDER_FILES}")
+    hits = []
+    for path in files:
+        with path.open("rb") as stream:
+            head = stream.read(4096)
+            if not is_dicom(head) or _DEFLATED in head:
+                continue
+            stream.seek(0)
+            try:
+                part = read_partial(stream, stop_when=lambda tag, _vr, _length: tag > 0x00080016)
+            except Exception:  # another file's damage is not this one's
+                continue
+            if str(part.get("SOPClassUID", "")) == RT_STRUCTURE_SET:
+                hits.append(path)
+    require(
+        len(hits) == 1,
+        f'expected one RT Structure Set in folder "{clean_name(folder.name)}", found '
+        f"{listed([clean_name(path.name) for path in hits])} among {len(files)} files",
+    )
+    return hits[0]
+
+
+def read_rtstruct(data: bytes) -> NamedContours:
+    """Read an RT Structure Set.
+
+    Closed planar contours in axial planes make a structure; points are passed over; holes are inner
+    contours or key-holes. What a structure that plays no role looks like does not matter.
+
+    Raises
+    ------
+    InvalidInput
+        Not such a file, or damaged; and, for a structure that is used: an open contour, a contour out
+        of the axial plane, a frame of reference that is missing or not the file's, no contour.
+    """
+    require(len(data) <= MAX_FILE_BYTES, f"RTSTRUCT: {len(data)} bytes, more than {MAX_FILE_BYTES}")
+    try:
+        return _read(data)
+    except InvalidInput:
+        raise
+    except Exception as error:  # pydicom raises whatever the bytes trip over
+        detail = " ".join(str(error).split())[:120]
+        raise InvalidInput(f"RTSTRUCT: the file cannot be read ({detail or type(error).__name__})") from None
+
+
+def _read(data: bytes) -> NamedContours:
+    import pydicom
+
+    require(is_dicom(data), "RTSTRUCT: not a DICOM file (no DICM at byte 128)")
+    # pydicom inflates this syntax without a bound.
+    require(_DEFLATED not in data[:4096], "RTSTRUCT: the deflated transfer syntax is not read")
+    dataset = pydicom.dcmread(io.BytesIO(data))
+    found = str(dataset.get("SOPClassUID", "none"))
+    require(
+        found == RT_STRUCTURE_SET,
+        f"RTSTRUCT: expected an RT Structure Set, got SOP class {clean_name(found)}",
+    )
+    regions = list(dataset.get("StructureSetROISequence") or ())
+    require(bool(regions), "RTSTRUCT: no structures (empty or missing Structure Set ROI Sequence)")
+    require(
+        "ROIContourSequence" in dataset,
+        "RTSTRUCT: the ROI Contour Sequence is missing; is the file truncated?",
+    )
+    names = tuple(clean_name(str(region.get("ROIName", ""))) for region in regions)
+    drawn: dict[int, Any] = {int(item.ReferencedROINumber): item for item in dataset.ROIContourSequence}
+    frames = _frames(dataset)
+
+    def build(chosen: Mapping[str, int]) -> Built:
+        try:
+            _check_frames(regions, names, chosen, frames)
+            contours: list[list[tuple[float, Float64Array]]] = [[] for _ in names]
+            for index in set(chosen.values()):
+                contours[index] = _contours(names[index], drawn.get(int(regions[index].ROINumber)))
+        except InvalidInput:
+            raise
+        except Exception as error:  # sequences are parsed when first looked at
+            detail = " ".join(str(error).split())[:120]
+            raise InvalidInput(
+                f"RTSTRUCT: the contours cannot be read ({detail or type(error).__name__})"
+            ) from None
+        return build_contours(names, contours, chosen)
+
+    return NamedContours(names, build)
+
+
+def _frames(dataset: Any) -> set[str]:
+    """Every frame of reference the file declares."""
+    declared = [
+        item.get("FrameOfReferenceUID") for item in dataset.get("ReferencedFrameOfReferenceSequence") or ()
+    ]
+    declared.append(dataset.get("FrameOfReferenceUID"))
+    return {str(uid) for uid in declared if uid}
+
+
+def _check_frames(
+    regions: list[Any], names: tuple[str, ...], chosen: Mapping[str, int], frames: set[str]
+) -> None:
+    require(
+        bool(frames), "RTSTRUCT: the file declares no frame of reference, so its coordinates mean nothing"
+    )
+    used: dict[str, str] = {}
+    for index in chosen.values():
+        uid = str(regions[index].get("ReferencedFrameOfReferenceUID") or "")
+        require(
+            uid in frames,
+            f'RTSTRUCT: structure "{names[index]}" refers to frame of reference "{clean_name(uid)}", '
+            f"which the file does not declare",
+        )
+        used[uid] = names[index]
+    require(
+        len(used) <= 1,
+        f"RTSTRUCT: structures {listed(list(used.values()))} are in different frames of reference",
+    )
+
+
+def _contours(name: str, item: Any) -> list[tuple[float, Float64Array]]:
+    contours: list[tuple[float, Float64Array]] = []
+    total = 0
+    for contour in (item.get("ContourSequence") if item is not None else None) or ():
+        kind = str(contour.get("ContourGeometricType", "not given"))
+        if kind == "POINT":
+            continue
+        require(
+            kind in _CLOSED,
+            f'RTSTRUCT: structure "{name}" has an open contour (type {clean_name(kind)}); '
+            f"expected CLOSED_PLANAR",
+        )
+        points = _points(name, contour)
+        total += len(points)
+        require(total <= MAX_POINTS, f'RTSTRUCT: structure "{name}" has more than {MAX_POINTS} points')
+        z = points[:, 2]
+        require(
+            float(np.ptp(z)) <= AXIAL_MM,
+            f'RTSTRUCT: structure "{name}" has a contour that is not in an axial plane: '
+            f"z = {z.min():.2f} to {z.max():.2f} mm",
+        )
+        contours.append(checked_contour(name, float(z.mean()), points[:, :2]))
+    return contours
+
+
+def _points(name: str, contour: Any) -> Float64Array:
+    """Contour Data (n, 3), from the stored decimal strings: pydicom's own objects are slow to make."""
+    element = contour.get_item("ContourData") if "ContourData" in contour else None
+    value = getattr(element, "value", None)
+    figures: Any = value.split(b"\\") if isinstance(value, bytes) else (value or ())
+    try:
+        flat = np.array([float(figure) for figure in np.atleast_1d(np.asarray(figures, dtype=object))])
+    except (TypeError, ValueError):
+        raise InvalidInput(f'RTSTRUCT: structure "{name}" has contour data that are not figures') from None
+    require(
+        len(flat) >= 9 and len(flat) % 3 == 0,
+        f'RTSTRUCT: structure "{name}" has a contour of {len(flat)} figures; '
+        f"expected 3 per point, 3 points or more",
+    )
+    require(
+        bool(np.isfinite(flat).all()), f'RTSTRUCT: structure "{name}" has a coordinate that is not finite'
+    )
+    claimed = contour.get("NumberOfContourPoints")
+    require(
+        claimed in (None, len(flat) // 3),
+        f'RTSTRUCT: structure "{name}" has a contour that claims {claimed} points and holds {len(flat) // 3}',
+    )
+    return flat.reshape(-1, 3)

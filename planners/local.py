@@ -1,0 +1,57 @@
+"""Planning in this process; the same calls and answers as `trocar.planners.servicer.client`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from trocar.planners import intake, pipeline
+from trocar.planners.report import render_artifacts
+from trocar.planners.requests import CaseInput, Search, Settings
+
+Answer = tuple[dict[str, Any], dict[str, bytes]]
+
+
+def plan(
+    case: CaseInput,
+    settings: Settings,
+    search: Search,
+    *,
+    artifacts: Sequence[str] = (),
+    progress: Callable[[float], None] | None = None,
+) -> Answer:
+    """Search for a plan and prove it.
+
+    Parameters
+    ----------
+    artifacts : names of the files to render.
+    progress : told the finished share of the search, 0 to 1.
+
+    Returns
+    -------
+    The `plan --json` document, and the artifacts by name.
+    """
+    request = intake.plan_request(settings, search)
+    read, read_ms = intake.timed_case(case)
+    return _answer(pipeline.plan_case(read, request, progress=progress, read_ms=read_ms), artifacts)
+
+
+def evaluate(
+    case: CaseInput,
+    settings: Settings,
+    plan_file: bytes,
+    *,
+    index: int = 0,
+    dose_grid_mm: float | None = None,
+    artifacts: Sequence[str] = (),
+) -> Answer:
+    """Prove a plan that exists: the content of a plan.json or a `*_seeds.json`."""
+    grid_mm = intake.check_dose_grid_mm(1.0 if dose_grid_mm is None else dose_grid_mm)
+    seeds, request = intake.evaluation(settings, plan_file, index=index)
+    read, read_ms = intake.timed_case(case)
+    result = pipeline.evaluate_plan(read, seeds, request, dose_grid_mm=grid_mm, read_ms=read_ms)
+    return _answer(result, artifacts)
+
+
+def _answer(result: pipeline.PlanResult, artifacts: Sequence[str]) -> Answer:
+    return result.document(), render_artifacts(result, artifacts) if artifacts else {}

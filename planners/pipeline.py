@@ -1,0 +1,234 @@
+"""From a case to a checked plan: lattice -> volumes -> search -> dose -> DVH -> validity."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from importlib.metadata import version
+from typing import Any
+
+from trocar.planners.dose.engine import DoseEngine
+from trocar.planners.dose.source import SourceModel
+from trocar.planners.dvh import Dvh, dvh, role_metrics
+from trocar.planners.geometry import anatomy, coverage_notes, default_lattice, evaluation_grid
+from trocar.planners.io.plans import plan_document
+from trocar.planners.problem import build_problem
+from trocar.planners.protocol import Protocol
+from trocar.planners.refine import Effort, Outcome, Progress, Stop, refine
+from trocar.planners.types import Anatomy, Case, Float32Array, Lattice, Plan, Planes, Template, Validity
+from trocar.planners.validity import check
+
+DEFAULT_MOVES = 300_000
+
+
+@dataclass(frozen=True, slots=True)
+class PlanRequest:
+    """What is asked for. Without `moves` and `budget_ms` the search makes `DEFAULT_MOVES` a chain."""
+
+    protocol: Protocol
+    source: SourceModel
+    strength_u: float
+    prescription_gy: float
+    template: Template | None = None
+    planes: Planes | None = None
+    budget_ms: float | None = None
+    moves: int | None = None
+    seed: int = 0
+    chains: int = 2
+
+    @property
+    def effort(self) -> Effort:
+        """How long the search may take."""
+        unbounded = self.moves is None and self.budget_ms is None
+        return Effort(DEFAULT_MOVES if unbounded else self.moves, self.budget_ms, self.chains)
+
+
+@dataclass(frozen=True, slots=True)
+class PlanResult:
+    """A plan with its proof: the dose it was judged by, its DVHs and every rule checked."""
+
+    case: Case
+    plan: Plan
+    anatomy: Anatomy
+    dose_gy: Float32Array
+    dvhs: Mapping[str, Dvh]
+    metrics: Mapping[str, Mapping[str, float]]
+    validity: Validity
+    timing_ms: Mapping[str, float]
+    provenance: Mapping[str, Any]
+    protocol: Protocol
+
+    def document(self) -> dict[str, Any]:
+        """The document that `trocar plan --json` prints, in plain JSON types."""
+        return {
+            "plan": plan_document(self.plan),
+            "metrics": {role: dict(values) for role, values in self.metrics.items()},
+            "seeds": len(self.plan.seeds_xyz_mm),
+            "needles": len(self.plan.needles),
+            "total_strength_u": self.plan.total_strength_u,
+            "validity": {
+                "acceptable": self.validity.acceptable,
+                "findings": [
+                    {name: getattr(finding, name) for name in finding.__slots__}
+                    for finding in self.validity.findings
+                ],
+            },
+            "timing_ms": dict(self.timing_ms),
+            "provenance": dict(self.provenance),
+        }
+
+
+class Stopwatch:
+    """Stage times, ms, in the order the stages ran."""
+
+    def __init__(self) -> None:
+        self._start = time.perf_counter()
+        self._stages: dict[str, float] = {}
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time a block under this name; blocks of one name add up."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            took = 1000.0 * (time.perf_counter() - began)
+            self._stages[name] = self._stages.get(name, 0.0) + took
+
+    def timing_ms(self) -> dict[str, float]:
+        """All stages so far, and their total."""
+        total = 1000.0 * (time.perf_counter() - self._start)
+        return {**{name: round(took, 3) for name, took in self._stages.items()}, "total": round(total, 3)}
+
+
+def plan_case(
+    case: Case,
+    request: PlanRequest,
+    *,
+    progress: Progress | None = None,
+    stop: Stop | None = None,
+    read_ms: float = 0.0,
+) -> PlanResult:
+    """Plan a case and prove the plan.
+
+    Parameters
+    ----------
+    progress, stop : as in `trocar.planners.refine.refine`.
+    read_ms : how long reading the case took, for the timing.
+
+    Raises
+    ------
+    InvalidInput
+        The case or the request cannot be used. A poor plan is no error: see `PlanResult.validity`.
+    """
+    request.protocol.require_sane(strength_u=request.strength_u, prescription_gy=request.prescription_gy)
+    watch = Stopwatch()
+    engine = DoseEngine(request.source)
+    with watch.stage("generate"):
+        lattice, assumed = default_lattice(case, request.template, request.planes)
+        volumes = anatomy(case, evaluation_grid(case, lattice))
+        problem = build_problem(
+            volumes,
+            lattice,
+            engine,
+            request.protocol,
+            strength_u=request.strength_u,
+            prescription_gy=request.prescription_gy,
+            seed=request.seed,
+        )
+    with watch.stage("refine"):
+        outcome = refine(problem, request.effort, seed=request.seed, progress=progress, stop=stop)
+    provenance = _provenance(case, request) | _search_record(request, outcome)
+    plan = _plan(request, outcome, lattice, provenance)
+    case = replace(case, assumptions=(*case.assumptions, *assumed))
+    return _proven(case, plan, volumes, engine, request, watch, provenance, read_ms)
+
+
+def evaluate_plan(
+    case: Case,
+    plan: Plan,
+    request: PlanRequest,
+    *,
+    dose_grid_mm: float = 1.0,
+    read_ms: float = 0.0,
+) -> PlanResult:
+    """Dose, DVH and validity of a plan that exists, computed anew from its seeds.
+
+    Parameters
+    ----------
+    dose_grid_mm : voxel of the evaluation grid.
+    """
+    request.protocol.require_sane(strength_u=plan.strength_u, prescription_gy=plan.prescription_gy)
+    watch = Stopwatch()
+    engine = DoseEngine(request.source)
+    with watch.stage("generate"):
+        held = plan.lattice
+        lattice, assumed = (held, []) if held is not None else default_lattice(case, request.template, request.planes)
+        volumes = anatomy(case, evaluation_grid(case, lattice, spacing_mm=dose_grid_mm))
+    case = replace(case, assumptions=(*case.assumptions, *assumed))
+    return _proven(case, plan, volumes, engine, request, watch, _provenance(case, request), read_ms)
+
+
+def _proven(
+    case: Case,
+    plan: Plan,
+    volumes: Anatomy,
+    engine: DoseEngine,
+    request: PlanRequest,
+    watch: Stopwatch,
+    provenance: Mapping[str, Any],
+    read_ms: float,
+) -> PlanResult:
+    with watch.stage("dose"):
+        dose_gy = engine.grid_gy(plan.seeds_xyz_mm, plan.strength_u, volumes.grid)
+    with watch.stage("dvh"):
+        dvhs = dvh(dose_gy, volumes, prescription_gy=plan.prescription_gy)
+        metrics = role_metrics(dvhs, plan.prescription_gy)
+    with watch.stage("validity"):
+        case = replace(case, assumptions=(*case.assumptions, *coverage_notes(case, volumes)))
+        validity = check(plan, case, volumes, dvhs, dose_gy, request.source, request.protocol, seed=request.seed)
+    timing = watch.timing_ms()
+    timing = {"read": round(read_ms, 3), **timing, "total": round(timing["total"] + read_ms, 3)}
+    return PlanResult(
+        case, plan, volumes, dose_gy, dvhs, metrics, validity, timing, provenance, request.protocol
+    )
+
+
+def _plan(
+    request: PlanRequest, outcome: Outcome, lattice: Lattice, provenance: Mapping[str, Any]
+) -> Plan:
+    return Plan(
+        source=request.source.key,
+        strength_u=request.strength_u,
+        prescription_gy=request.prescription_gy,
+        needles=outcome.needles,
+        lattice=lattice,
+        provenance=provenance,
+    )
+
+
+def _provenance(case: Case, request: PlanRequest) -> dict[str, Any]:
+    return {
+        "version": version("trocar"),
+        "case": case.name,
+        "input_sha256": case.input_sha256,
+        "model": "annealing",
+        "model_sha256": "",
+        "device": "cpu",
+        "protocol": request.protocol.key,
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }
+
+
+def _search_record(request: PlanRequest, outcome: Outcome) -> dict[str, Any]:
+    return {
+        "seed": request.seed,
+        "chains": request.chains,
+        "moves": outcome.moves,
+        "cost": outcome.cost,
+        "stopped_early": outcome.stopped,
+    }
+

@@ -1,0 +1,159 @@
+"""The hard geometric rules of a needle plan, in plain Python: the search's native rules are tested against these.
+
+Source: needle patterns that BC Cancer's plans never have (Aleef et al., IJCARS 2021); seed spacing is
+two planes, so that 4.5 mm seeds never touch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+
+from trocar.planners.geometry import signed_distance_mm
+from trocar.planners.protocol import GeometryRules
+from trocar.planners.types import Anatomy, Finding, Float64Array, Needle, Plan, Template
+
+TOLERANCE_MM = 0.05
+
+Hole = tuple[int, int]
+
+# Each pattern as offsets (column, row) from its first hole; found wherever all of them are used.
+PATTERNS: dict[str, tuple[tuple[Hole, ...], ...]] = {
+    "row3": (((0, 0), (1, 0), (2, 0)),),
+    "column4": (((0, 0), (0, 1), (0, 2), (0, 3)),),
+    "tee": (
+        ((0, 0), (0, 1), (0, 2), (1, 1)),
+        ((0, 0), (0, 1), (0, 2), (-1, 1)),
+        ((0, 0), (1, 0), (2, 0), (1, 1)),
+        ((0, 0), (1, 0), (2, 0), (1, -1)),
+    ),
+    "block2x2": (((0, 0), (1, 0), (0, 1), (1, 1)),),
+}
+
+
+def forbidden_patterns(holes: Iterable[Hole], names: Iterable[str] = tuple(PATTERNS)) -> Iterator[tuple[str, Hole]]:
+    """Yield every forbidden pattern among the used holes, with the hole it starts at."""
+    used = set(holes)
+    for name in names:
+        for shape in PATTERNS[name]:
+            for column, row in sorted(used):
+                if all((column + dc, row + dr) in used for dc, dr in shape):
+                    yield name, (column, row)
+
+
+def tight_spacings_mm(needles: Iterable[Needle], minimum_mm: float) -> list[tuple[str, float]]:
+    """Needles whose neighbouring seeds are closer than the minimum, with the smallest distance, mm."""
+    found = []
+    for needle in needles:
+        gaps = np.diff(np.sort(needle.seeds_z_mm))
+        if gaps.size and gaps.min() < minimum_mm - TOLERANCE_MM:
+            found.append((needle.label, float(gaps.min())))
+    return found
+
+
+def adjacent_pairs(needles: tuple[Needle, ...], pitch_mm: float) -> list[tuple[str, str, float]]:
+    """Seeds side by side in one plane: (label, label, z_mm) of needles one pitch apart along x or y."""
+    found = []
+    for i, first in enumerate(needles):
+        for second in needles[i + 1 :]:
+            dx, dy = abs(first.x_mm - second.x_mm), abs(first.y_mm - second.y_mm)
+            if max(dx, dy) > pitch_mm + TOLERANCE_MM or min(dx, dy) > TOLERANCE_MM:
+                continue
+            shared = [z for z in first.seeds_z_mm if any(abs(z - w) < 0.5 for w in second.seeds_z_mm)]
+            found.extend((first.label, second.label, z) for z in shared)
+    return found
+
+
+def holes_of(needles: Iterable[Needle], template: Template) -> tuple[dict[str, Hole], list[str]]:
+    """Template hole of each needle, and the labels of needles that are in no hole."""
+    holes, astray = {}, []
+    for needle in needles:
+        column = (needle.x_mm - template.origin_xy_mm[0]) / template.pitch_mm
+        row = (needle.y_mm - template.origin_xy_mm[1]) / template.pitch_mm
+        nearest = round(column), round(row)
+        off_mm = max(abs(column - nearest[0]), abs(row - nearest[1])) * template.pitch_mm
+        inside = 0 <= nearest[0] < template.columns and 0 <= nearest[1] < template.rows
+        if off_mm > TOLERANCE_MM or not inside:
+            astray.append(needle.label)
+        else:
+            holes[needle.label] = nearest
+    return holes, astray
+
+
+def seed_distances_mm(seeds_xyz_mm: Float64Array, anatomy: Anatomy, role: str = "ptv") -> Float64Array:
+    """Distance of each seed centre from a structure, mm (0 inside); beyond the grid counts as far (inf)."""
+    grid = anatomy.grid
+    index = np.rint(
+        (seeds_xyz_mm[:, ::-1] - np.asarray(grid.origin_xyz_mm[::-1])) / np.asarray(grid.spacing_zyx_mm)
+    ).astype(int)
+    on_grid = np.all((index >= 0) & (index < np.asarray(grid.shape_zyx)), axis=1)
+    distance = np.full(len(seeds_xyz_mm), np.inf)
+    if on_grid.any():
+        field = signed_distance_mm(anatomy.fractions[role], grid.spacing_zyx_mm)
+        distance[on_grid] = np.maximum(field[tuple(index[on_grid].T)], 0.0)
+    return distance
+
+
+def geometry_findings(plan: Plan, anatomy: Anatomy, rules: GeometryRules) -> tuple[Finding, ...]:
+    """Check a plan's needles and seeds against the rules; one finding a rule, passed ones included."""
+    found = [
+        _finding("max_needles", len(plan.needles), f"<= {rules.max_needles}", "needles",
+                 len(plan.needles) <= rules.max_needles, rules),
+    ]  # fmt: skip
+    tight = tight_spacings_mm(plan.needles, rules.min_spacing_along_needle_mm)
+    smallest = min((gap for _, gap in tight), default=None)
+    found.append(
+        _finding(
+            "seed_spacing", _named(len(tight), f"{smallest} mm in {tight[0][0]}" if tight else ""),
+            f">= {rules.min_spacing_along_needle_mm:g} along a needle", "mm", not tight, rules,
+        )  # fmt: skip
+    )
+    pitch_mm = plan.lattice.template.pitch_mm if plan.lattice else 5.0
+    if rules.no_adjacent_in_plane:
+        pairs = adjacent_pairs(plan.needles, pitch_mm)
+        where = f"{pairs[0][0]} and {pairs[0][1]} at z = {pairs[0][2]:g} mm" if pairs else ""
+        found.append(
+            _finding("adjacent_seeds", _named(len(pairs), where), "0 in one plane", "pairs", not pairs, rules)
+        )
+    found.extend(_template_findings(plan, rules))
+    if "ptv" in anatomy.fractions and len(plan.seeds_xyz_mm):
+        worst = float(seed_distances_mm(plan.seeds_xyz_mm, anatomy).max())
+        limit = rules.candidate_margin_mm
+        found.append(
+            _finding("seed_outside_ptv", round(worst, 2), f"<= {limit:g} beyond the PTV", "mm",
+                     worst <= limit + anatomy.grid.spacing_zyx_mm[0], rules)
+        )  # fmt: skip
+    return tuple(found)
+
+
+def _template_findings(plan: Plan, rules: GeometryRules) -> Iterator[Finding]:
+    if plan.lattice is None:
+        template = _inferred_template(plan)
+    else:
+        template = plan.lattice.template
+    holes, astray = holes_of(plan.needles, template)
+    yield _finding(
+        "template_holes", _named(len(astray), ", ".join(astray[:3])), "0 needles outside a hole", "needles",
+        not astray, rules,
+    )  # fmt: skip
+    for name in rules.forbidden_patterns:
+        where = [hole for _, hole in forbidden_patterns(holes.values(), [name])]
+        at = f"at {template.label(*where[0])}" if where else ""
+        yield _finding(f"needle_pattern_{name}", _named(len(where), at), "0", "patterns", not where, rules)
+
+
+def _inferred_template(plan: Plan) -> Template:
+    """The smallest 5 mm template through the first needle that spans the plan, where the file names none."""
+    x = np.array([needle.x_mm for needle in plan.needles] or [0.0])
+    y = np.array([needle.y_mm for needle in plan.needles] or [0.0])
+    columns, rows = (round((axis.max() - axis.min()) / 5.0) + 1 for axis in (x, y))
+    return Template((float(x.min()), float(y.min())), 5.0, columns, rows)
+
+
+def _named(count: int, where: str) -> float | str:
+    return float(count) if not where else f"{count} ({where})"
+
+
+def _finding(rule: str, measured: float | str, limit: str, unit: str, passed: bool, rules: GeometryRules) -> Finding:
+    return Finding(rule, measured, limit, unit, "pass" if passed else "fail", rules.source)

@@ -1,0 +1,94 @@
+"""The client: one call to a `trocar serve`, its errors as the project's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import grpc
+
+from trocar.planners.requests import CaseInput, Search, Settings
+from trocar.planners.servicer import messages
+from trocar.runtime.errors import Unavailable
+from trocar.runtime.server.interceptors import error_of
+from trocar.v1 import planning_pb2, planning_pb2_grpc
+
+Answer = tuple[dict[str, Any], dict[str, bytes]]
+
+# Requests and replies are bounded by the server; a reply with its pictures passes gRPC's 4 MB default.
+CHANNEL_OPTIONS = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1))
+
+
+def plan(
+    server: str,
+    case: CaseInput,
+    settings: Settings,
+    search: Search,
+    *,
+    artifacts: Sequence[str] = (),
+    timeout_s: float | None = None,
+) -> Answer:
+    """Call `PlanningService.Plan`.
+
+    Parameters
+    ----------
+    server : `host:port` or `unix:/path`.
+    artifacts : names of the files to render.
+    timeout_s : the call's deadline; it bounds the search.
+
+    Returns
+    -------
+    The `plan --json` document, and the artifacts by name.
+
+    Raises
+    ------
+    TrocarError
+        What the server refused or failed at; `Unavailable` where there is none.
+    """
+    request = planning_pb2.PlanRequest(
+        case=messages.case_message(case),
+        settings=messages.settings_message(settings),
+        search=messages.search_message(search),
+        artifacts=artifacts,
+    )
+    return _call(server, lambda stub: stub.Plan(request, timeout=timeout_s), artifacts)
+
+
+def evaluate(
+    server: str,
+    case: CaseInput,
+    settings: Settings,
+    plan_file: bytes,
+    *,
+    index: int = 0,
+    dose_grid_mm: float | None = None,
+    artifacts: Sequence[str] = (),
+    timeout_s: float | None = None,
+) -> Answer:
+    """Call `PlanningService.Evaluate`; as `plan`, for the content of a plan file."""
+    request = planning_pb2.EvaluateRequest(
+        case=messages.case_message(case),
+        settings=messages.settings_message(settings),
+        plan_file=plan_file,
+        index=index,
+        dose_grid_mm=dose_grid_mm,
+        artifacts=artifacts,
+    )
+    return _call(server, lambda stub: stub.Evaluate(request, timeout=timeout_s), artifacts)
+
+
+def _call(
+    server: str,
+    call: Callable[[planning_pb2_grpc.PlanningServiceStub], planning_pb2.PlanReply],
+    artifacts: Sequence[str],
+) -> Answer:
+    with grpc.insecure_channel(server, options=CHANNEL_OPTIONS) as channel:
+        try:
+            reply = call(planning_pb2_grpc.PlanningServiceStub(channel))
+        except grpc.RpcError as error:
+            code, details = error.code(), error.details() or ""
+            raised = error_of(code, details)
+            if isinstance(raised, Unavailable):
+                raised = Unavailable(f"no server at {server}: {details}")
+            raise raised from error
+    return messages.read_reply(reply, artifacts)

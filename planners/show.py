@@ -1,0 +1,147 @@
+"""What a person sees of a result in a terminal."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from trocar.planners.types import ROLES, Case, Structure
+from trocar.runtime.command import INTENDED_USE
+
+# Column heading, key in the metrics, digits.
+COLUMNS = (
+    ("volume cc", "volume_cc", 1),
+    ("V100 %", "v100_pct", 1),
+    ("V150 %", "v150_pct", 1),
+    ("V200 %", "v200_pct", 1),
+    ("D90 Gy", "d90_gy", 1),
+    ("D30 Gy", "d30_gy", 1),
+    ("D10 Gy", "d10_gy", 1),
+    ("D2cc Gy", "d2cc_gy", 1),
+    ("D0.1cc Gy", "d0_1cc_gy", 1),
+)
+STYLES = {"fail": "bold red", "warn": "yellow", "note": "dim", "pass": "green"}
+PIPED_WIDTH = 120
+
+
+def _console() -> Console:
+    # A pipe has no width of its own, and the usual guess of 80 columns breaks the tables. Names come
+    # from files: markup in them is text.
+    return Console(
+        width=None if sys.stdout.isatty() else PIPED_WIDTH, highlight=False, markup=False, emoji=False
+    )
+
+
+@contextmanager
+def progress_bar(text: str) -> Iterator[Callable[[float], None] | None]:
+    """Show a bar on stderr while the body runs, where a person watches; yields what moves it."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(text, total=None)
+        yield lambda share: progress.update(task, total=1.0, completed=share)
+
+
+def show_plan(document: Mapping[str, Any], written: Sequence[Path]) -> None:
+    """Print a plan's figures, findings and files."""
+    console = _console()
+    plan = document["plan"]
+    console.print(INTENDED_USE, style="dim")
+    console.print(
+        f"{document['seeds']} seeds in {document['needles']} needles, "
+        f"{plan['source']} at {plan['strength_u']:g} U ({document['total_strength_u']:.1f} U in all), "
+        f"prescription {plan['prescription_gy']:g} Gy"
+    )
+    console.print(_metrics_table(document["metrics"]))
+    console.print(_findings_table(document["validity"]["findings"]))
+    acceptable = document["validity"]["acceptable"]
+    console.print(
+        "acceptable" if acceptable else "NOT acceptable", style="bold green" if acceptable else "bold red"
+    )
+    timing = document.get("timing_ms", {})
+    console.print(", ".join(f"{stage} {ms:.0f} ms" for stage, ms in timing.items()), style="dim")
+    for path in written:
+        console.print(f"wrote {path}", soft_wrap=True)
+
+
+def _metrics_table(metrics: Mapping[str, Mapping[str, float]]) -> Table:
+    table = Table(title="dose and volume", title_justify="left")
+    table.add_column("structure")
+    for heading, _, _ in COLUMNS:
+        table.add_column(heading, justify="right")
+    for role in (*(role for role in ROLES if role in metrics), *sorted(set(metrics) - set(ROLES))):
+        figures = metrics[role]
+        table.add_row(
+            role, *(f"{figures[key]:.{digits}f}" if key in figures else "" for _, key, digits in COLUMNS)
+        )
+    return table
+
+
+def _findings_table(findings: Sequence[Mapping[str, Any]]) -> Table:
+    """Return what was checked, the worst first."""
+    table = Table(title="validity", title_justify="left")
+    for heading in ("", "rule", "measured", "limit", "unit", "source"):
+        table.add_column(
+            heading, justify="right" if heading in ("measured", "limit") else "left", overflow="fold"
+        )
+    order = list(STYLES)
+    for finding in sorted(findings, key=lambda finding: order.index(finding["severity"])):
+        severity = finding["severity"]
+        cells = (finding["rule"], _figure(finding["measured"]), _figure(finding["limit"]))
+        table.add_row(severity, *cells, finding["unit"], finding["source"], style=STYLES[severity])
+    return table
+
+
+def _figure(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:.4g}"
+
+
+def case_document(case: Case) -> dict[str, Any]:
+    """Return what there is to say of a case, as plain JSON types."""
+    return {
+        "name": case.name,
+        "structures": {
+            role: {
+                "name": structure.name,
+                "volume_cc": round(volume_cc(structure), 3),
+                "slices": int(structure.z_mm.size),
+            }
+            for role, structure in case.structures.items()
+        },
+        "assumptions": list(case.assumptions),
+    }
+
+
+def show_case(case: Case, written: Path | None) -> None:
+    """Print a case's structures and volumes."""
+    console = _console()
+    console.print(INTENDED_USE, style="dim")
+    table = Table(title=case.name, title_justify="left")
+    table.add_column("structure")
+    table.add_column("volume cc", justify="right")
+    table.add_column("slices", justify="right")
+    for role, structure in case.structures.items():
+        table.add_row(role, f"{volume_cc(structure):.1f}", str(structure.z_mm.size))
+    console.print(table)
+    for assumption in case.assumptions:
+        console.print(f"assumed: {assumption}")
+    if written is not None:
+        console.print(f"wrote {written}", soft_wrap=True)
+
+
+def volume_cc(structure: Structure) -> float:
+    """Return the slab volume of a structure, cm3: each slice reaches half way to its neighbours."""
+    z_mm = structure.z_mm
+    thickness_mm = np.abs(np.gradient(z_mm)) if z_mm.size > 1 else np.ones(1)
+    area_mm2 = structure.occupancy_zyx.sum(axis=(1, 2), dtype=np.float64) * np.prod(structure.spacing_yx_mm)
+    return float((area_mm2 * thickness_mm).sum()) / 1000.0

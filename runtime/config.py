@@ -1,0 +1,130 @@
+"""Configuration: TOML into frozen dataclasses, strictly.
+
+An unknown key, a wrong type or a value out of range is `InvalidInput`, with the key's full name. A
+misspelt limit must not silently become the default.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import tomllib
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from trocar.runtime.errors import InvalidInput
+
+T = TypeVar("T")
+
+
+def limits(
+    least: float | None = None, most: float | None = None, choices: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    """Give a dataclass field the bounds that `parse_table` enforces."""
+    return {"least": least, "most": most, "choices": choices}
+
+
+@dataclass(frozen=True, slots=True)
+class ServerConfig:
+    """The `[server]` table.
+
+    Parameters
+    ----------
+    listen : `host:port`, `[ipv6]:port` or `unix:/path`; port 0 takes a free one.
+    max_message_mib : the largest request taken; a larger one is RESOURCE_EXHAUSTED.
+    max_running : requests computed at once.
+    max_queued : requests that may wait for one of those; the next is RESOURCE_EXHAUSTED.
+    drain_grace_s : how long SIGTERM waits for what is in flight before it is cancelled.
+    reflection : whether the server describes its services to tools such as grpcurl.
+    log_level : `debug`, `info`, `warning` or `error`, on stderr.
+    """
+
+    listen: str = "127.0.0.1:8001"
+    max_message_mib: int = field(default=64, metadata=limits(1, 1024))
+    max_running: int = field(default=2, metadata=limits(1, 256))
+    max_queued: int = field(default=8, metadata=limits(0, 1024))
+    drain_grace_s: float = field(default=30.0, metadata=limits(0, 3600))
+    reflection: bool = True
+    log_level: str = field(default="info", metadata=limits(choices=("debug", "info", "warning", "error")))
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """A whole `trocar.toml`: `[server]`, and a table `[services.NAME]` that each service reads itself."""
+
+    server: ServerConfig = field(default_factory=ServerConfig)
+    services: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+def load_config(path: Path) -> Config:
+    """Read a TOML file.
+
+    Raises
+    ------
+    InvalidInput
+        The file cannot be read, is not TOML, or says something this version does not know.
+    """
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InvalidInput(f"cannot read the configuration {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"{path} is not TOML: {error}") from error
+    return parse_config(document, where=str(path))
+
+
+def parse_config(document: Mapping[str, Any], *, where: str) -> Config:
+    """Check a parsed TOML document; `where` begins every message."""
+    refuse_unknown(document, ("server", "services"), where)
+    services = document.get("services", {})
+    if not isinstance(services, Mapping) or not all(
+        isinstance(table, Mapping) for table in services.values()
+    ):
+        raise InvalidInput(f"{where}: expected tables [services.NAME], got something else under services")
+    server = parse_table(ServerConfig, document.get("server", {}), where=f"{where}: [server]")
+    return Config(server=server, services=services)
+
+
+def parse_table(cls: type[T], table: Any, *, where: str) -> T:
+    """Build a frozen dataclass from a TOML table.
+
+    Parameters
+    ----------
+    cls : dataclass whose fields are bool, int, float or str, with defaults; see `limits`.
+    table : what the TOML file holds.
+    where : begins every message, such as `trocar.toml: [server]`.
+    """
+    if not isinstance(table, Mapping):
+        raise InvalidInput(f"{where}: expected a table, got {type(table).__name__}")
+    fields = {item.name: item for item in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    refuse_unknown(table, tuple(fields), where)
+    types = typing.get_type_hints(cls)
+    values = {
+        key: _value(value, types[key], fields[key].metadata, f"{where} {key}") for key, value in table.items()
+    }
+    return cls(**values)
+
+
+def refuse_unknown(table: Mapping[str, Any], known: tuple[str, ...], where: str) -> None:
+    """Raise `InvalidInput` for a key that is not among `known`."""
+    unknown = sorted(set(table) - set(known))
+    if unknown:
+        raise InvalidInput(f"{where}: unknown key {unknown[0]!r}; known are {', '.join(known)}")
+
+
+def _value(value: Any, kind: type, limit: Mapping[str, Any], where: str) -> Any:
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if type(value) is not kind:
+        raise InvalidInput(f"{where}: expected {kind.__name__}, got {value!r}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InvalidInput(f"{where}: expected a finite number, got {value}")
+    least, most, choices = limit.get("least"), limit.get("most"), limit.get("choices")
+    if (least is not None and value < least) or (most is not None and value > most):
+        raise InvalidInput(f"{where}: expected {least} to {most}, got {value}")
+    if choices and value not in choices:
+        raise InvalidInput(f"{where}: expected one of {', '.join(choices)}, got {value!r}")
+    return value

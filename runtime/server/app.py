@@ -1,0 +1,106 @@
+"""The server: services from entry points, health, reflection, and an end that loses nothing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from concurrent import futures
+from dataclasses import replace
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from trocar.runtime.config import Config
+from trocar.runtime.errors import InvalidInput
+from trocar.runtime.server.address import Address, parse_address, prepare, release
+from trocar.runtime.server.admission import Admission
+from trocar.runtime.server.interceptors import Gate, Guard
+from trocar.runtime.server.services import AddToServer, add_services
+
+# Threads beyond those that compute or wait, so that health and refusals answer under full load.
+SPARE_THREADS = 8
+# After the grace, how long cancelled requests get to notice.
+CUT_GRACE_S = 2.0
+
+
+class Server:
+    """One gRPC server on one address.
+
+    Parameters
+    ----------
+    config : limits and address.
+    services : what to host, by entry-point name; see `find_services`.
+
+    Raises
+    ------
+    InvalidInput
+        The address cannot be bound, or the configuration names an unknown service.
+    """
+
+    def __init__(self, config: Config, services: Mapping[str, AddToServer]) -> None:
+        limits = config.server
+        self._grace_s = limits.drain_grace_s
+        self._gate = Gate()
+        admission = Admission(limits.max_running, limits.max_queued)
+        self._server = grpc.server(
+            futures.ThreadPoolExecutor(
+                limits.max_running + limits.max_queued + SPARE_THREADS, thread_name_prefix="rpc"
+            ),
+            interceptors=[Guard(self._gate)],
+            options=(
+                ("grpc.max_receive_message_length", limits.max_message_mib << 20),
+                ("grpc.max_send_message_length", -1),
+                # Without this a second server would share the port in silence.
+                ("grpc.so_reuseport", 0),
+            ),
+        )
+        self._names = add_services(self._server, services, config, admission)
+        self._health = health.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        if limits.reflection:
+            shown = (*self._names, health.SERVICE_NAME, reflection.SERVICE_NAME)
+            reflection.enable_server_reflection(shown, self._server)
+        self.address = _bind(self._server, parse_address(limits.listen))
+
+    def start(self) -> None:
+        """Take requests, and say so to health checks."""
+        self._server.start()
+        for name in (*self._names, health.OVERALL_HEALTH):
+            self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+
+    def drain(self) -> int:
+        """Refuse new requests, finish those in flight, stop.
+
+        Health says NOT_SERVING throughout, over connections that exist as over new ones. Past the
+        grace of the configuration, or once hurried, the rest is cancelled.
+
+        Returns
+        -------
+        How many requests were cut short.
+        """
+        self._health.enter_graceful_shutdown()
+        self._gate.close()
+        cut = self._gate.wait_empty(self._grace_s)
+        # Replies already computed leave with this; only what was cut is cancelled by it.
+        self._server.stop(0 if cut else CUT_GRACE_S).wait()
+        self._gate.wait_empty(CUT_GRACE_S)
+        release(self.address)
+        return cut
+
+    def hurry(self) -> None:
+        """End a drain's grace now."""
+        self._gate.hurry()
+
+
+def _bind(server: grpc.Server, address: Address) -> Address:
+    prepare(address)
+    # The socket is the owner's alone; no moment exists in which it is anyone else's.
+    mask = os.umask(0o077)
+    try:
+        port = server.add_insecure_port(address.target)
+    except RuntimeError as error:
+        raise InvalidInput(f"cannot listen on {address.target}: {error}") from error
+    finally:
+        os.umask(mask)
+    return address if address.path is not None else replace(address, port=port)

@@ -1,0 +1,101 @@
+"""`trocar serve`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from trocar.runtime.command import Command
+from trocar.runtime.config import Config, load_config
+from trocar.runtime.errors import DeadlineExceeded
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+EXAMPLES = """\
+examples:
+  trocar serve                                       listens on 127.0.0.1:8001
+  trocar serve --listen unix:/run/trocar.sock        no TCP at all; the socket is its owner's alone
+  trocar serve --listen 127.0.0.1:0 --json           a free port, printed as {"listening": "127.0.0.1:PORT"}
+  trocar serve --config trocar.toml
+
+trocar.toml, with its defaults:
+  [server]
+  listen = "127.0.0.1:8001"
+  max_message_mib = 64     # a larger request is RESOURCE_EXHAUSTED
+  max_running = 2          # requests computed at once
+  max_queued = 8           # requests that may wait; the next is RESOURCE_EXHAUSTED
+  drain_grace_s = 30.0     # SIGTERM: finish what is in flight, at most this long
+  reflection = true
+  log_level = "info"
+
+There is no TLS and no authentication: keep it on this machine, or behind something that has both.
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Options of `trocar serve`."""
+    parser.epilog = EXAMPLES
+    parser.add_argument(
+        "--listen", metavar="ADDR", help="host:port, [ipv6]:port or unix:/path; port 0 is any free one"
+    )
+    parser.add_argument("--config", type=Path, metavar="FILE", help="a TOML file; options win over it")
+    parser.add_argument("--json", action="store_true", help="one JSON line on stdout once it listens")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve until SIGTERM or SIGINT; a second signal does not wait for what is in flight."""
+    # gRPC's core writes lines of its own to stderr (a port in use, garbage on a connection).
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    from trocar.runtime.server.app import Server
+    from trocar.runtime.server.services import find_services
+
+    config = load_config(args.config) if args.config else Config()
+    if args.listen:
+        config = replace(config, server=replace(config.server, listen=args.listen))
+    _log_to_stderr(config.server.log_level)
+    # Blocked before any thread starts, so that every thread leaves them to sigwait below.
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    server = Server(config, find_services())
+    server.start()
+    if not server.address.local:
+        logging.getLogger("trocar.server").warning(
+            "%s can be reached from other machines, with no TLS and no authentication", server.address.target
+        )
+    print(f"listening on {server.address.target}", file=sys.stderr, flush=True)
+    if args.json:
+        print(json.dumps({"listening": server.address.target}), flush=True)
+
+    signal.sigwait(STOP_SIGNALS)
+    print("draining: finishing what is in flight, taking nothing new", file=sys.stderr, flush=True)
+    threading.Thread(target=_hurry_on_signal, args=(server.hurry,), daemon=True).start()
+    cut = server.drain()
+    if cut:
+        raise DeadlineExceeded(f"the drain ended with {cut} request(s) cut short")
+    return 0
+
+
+def _hurry_on_signal(hurry: Callable[[], None]) -> None:
+    signal.sigwait(STOP_SIGNALS)
+    hurry()
+
+
+def _log_to_stderr(level: str) -> None:
+    logging.basicConfig(
+        stream=sys.stderr, level=level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+
+
+COMMAND = Command(
+    name="serve",
+    help="Serve planning over gRPC, on TCP or a Unix socket.",
+    configure=configure,
+    run=run,
+)

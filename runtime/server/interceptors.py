@@ -1,0 +1,185 @@
+"""The one interceptor: errors to status codes, a log line a request, and the gate that drains.
+
+`grpc.*` services (health, reflection) pass untouched: they must answer while the server drains.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import grpc
+
+from trocar.runtime.errors import (
+    Cancelled,
+    DeadlineExceeded,
+    DeviceError,
+    InvalidInput,
+    ManifestMismatch,
+    ModelNotFound,
+    QueueFull,
+    TrocarError,
+    Unavailable,
+)
+
+LOG = logging.getLogger("trocar.server")
+
+STATUS: dict[type[TrocarError], grpc.StatusCode] = {
+    InvalidInput: grpc.StatusCode.INVALID_ARGUMENT,
+    ModelNotFound: grpc.StatusCode.NOT_FOUND,
+    ManifestMismatch: grpc.StatusCode.FAILED_PRECONDITION,
+    QueueFull: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    DeadlineExceeded: grpc.StatusCode.DEADLINE_EXCEEDED,
+    Cancelled: grpc.StatusCode.CANCELLED,
+    Unavailable: grpc.StatusCode.UNAVAILABLE,
+    DeviceError: grpc.StatusCode.INTERNAL,
+    TrocarError: grpc.StatusCode.INTERNAL,
+}
+
+# Status details travel in an HTTP/2 header, and peers refuse headers beyond 8 KiB.
+MAX_DETAILS = 1000
+
+
+def status_of(error: BaseException) -> tuple[grpc.StatusCode, str]:
+    """Status code and one line for an exception; nothing of the inside shows for an unknown one."""
+    if not isinstance(error, TrocarError):
+        return grpc.StatusCode.INTERNAL, "internal error; the server's log has it"
+    code = next(STATUS[cls] for cls in type(error).__mro__ if cls in STATUS)
+    line = " ".join(str(error).split()) or type(error).__name__
+    return code, line[:MAX_DETAILS]
+
+
+def error_of(code: grpc.StatusCode, details: str) -> TrocarError:
+    """Return the exception that a status stands for, on the client's side; the table read backwards."""
+    cls = next((cls for cls, status in STATUS.items() if status is code), TrocarError)
+    return cls(details or code.name.lower())
+
+
+class Gate:
+    """Counts requests in flight; once closed it lets no new one in."""
+
+    def __init__(self) -> None:
+        self._open = True
+        self._hurried = False
+        self._in_flight = 0
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        """Count one request for the body of a `with`; `Unavailable` once the gate is closed."""
+        with self._changed:
+            if not self._open:
+                raise Unavailable("the server is shutting down and takes no new requests")
+            self._in_flight += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._in_flight -= 1
+                self._changed.notify_all()
+
+    def close(self) -> None:
+        """Refuse what comes from now on."""
+        with self._changed:
+            self._open = False
+
+    def hurry(self) -> None:
+        """Let `wait_empty` return at once."""
+        with self._changed:
+            self._hurried = True
+            self._changed.notify_all()
+
+    def wait_empty(self, timeout_s: float) -> int:
+        """Wait until nothing is in flight, or until hurried; returns how many requests still are."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._in_flight == 0 or self._hurried, timeout_s)
+            return self._in_flight
+
+
+class _Undecodable:
+    """Stands in for a request whose bytes are not the message they should be."""
+
+
+class Guard(grpc.ServerInterceptor):
+    """Wraps every handler that is not gRPC's own."""
+
+    def __init__(self, gate: Gate) -> None:
+        self._gate = gate
+
+    def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], grpc.RpcMethodHandler[Any, Any] | None],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Any:
+        """Return the guarded handler of the method called, or None where there is no such method."""
+        handler: Any = continuation(handler_call_details)
+        method = handler_call_details.method
+        if handler is None or method.startswith("/grpc."):
+            return handler
+        sides = (handler.request_streaming, handler.response_streaming)
+        kind = "_".join("stream" if streaming else "unary" for streaming in sides)
+        behaviour = getattr(handler, kind)
+        guarded = self._stream if handler.response_streaming else self._unary
+        make = getattr(grpc, f"{kind}_rpc_method_handler")
+        return make(
+            guarded(method, behaviour),
+            request_deserializer=_forgiving(handler.request_deserializer),
+            response_serializer=handler.response_serializer,
+        )
+
+    def _unary(self, method: str, behaviour: Callable[..., Any]) -> Callable[..., Any]:
+        def call(request: Any, context: grpc.ServicerContext) -> Any:
+            with self._watched(method, context):
+                return behaviour(_decoded(request, method), context)
+
+        return call
+
+    def _stream(self, method: str, behaviour: Callable[..., Any]) -> Callable[..., Any]:
+        def call(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+            with self._watched(method, context):
+                yield from behaviour(_decoded(request, method), context)
+
+        return call
+
+    @contextmanager
+    def _watched(self, method: str, context: Any) -> Iterator[None]:
+        """Gate, log line and error mapping around one request."""
+        start = time.perf_counter()
+        code, details = grpc.StatusCode.OK, ""
+        try:
+            with self._gate.entered():
+                yield
+        except TrocarError as error:
+            code, details = status_of(error)
+        except Exception as error:
+            if context.code() is not None:  # the behaviour called context.abort itself
+                code = context.code()
+                raise
+            code, details = status_of(error)
+            LOG.exception("%s failed", method)
+        finally:
+            LOG.info("%s %s %.1f ms", method, code.name, 1000 * (time.perf_counter() - start))
+        if details:
+            context.abort(code, details)
+
+
+def _forgiving(deserialise: Callable[[bytes], Any] | None) -> Callable[[bytes], Any]:
+    """Read a request leniently: gRPC answers INTERNAL where the mistake is the caller's."""
+
+    def read(data: bytes) -> Any:
+        try:
+            return data if deserialise is None else deserialise(data)
+        except Exception:
+            return _Undecodable()
+
+    return read
+
+
+def _decoded(request: Any, method: str) -> Any:
+    if isinstance(request, _Undecodable):
+        raise InvalidInput(f"expected the protobuf request of {method}, got bytes that do not parse as it")
+    return request

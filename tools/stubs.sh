@@ -1,0 +1,33 @@
+#!/bin/sh
+# Generates the protobuf stubs next to the .proto files, or into the folder given. They are made with
+# the oldest grpcio-tools we support, because generated code runs on its own protobuf or a newer one.
+#
+#   tools/stubs.sh [FOLDER]      PYTHON=... names the interpreter that has the tools installed
+set -eu
+root=$(cd "$(dirname "$0")/.." && pwd)
+python=${PYTHON:-python3}
+out=${1:-$root/proto}
+
+found=$("$python" - <<'EOF'
+from importlib.metadata import PackageNotFoundError, version
+def of(name):
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "none"
+print(of("grpcio-tools"), of("mypy-protobuf"))
+EOF
+)
+if [ "$found" != "1.71.2 3.6.0" ]; then
+    echo "stubs: expected grpcio-tools and mypy-protobuf 1.71.2 3.6.0, found $found" >&2
+    exit 2
+fi
+
+# protoc looks for its mypy plugins on PATH, and they sit beside the interpreter.
+PATH=$(dirname "$("$python" -c 'import sys; print(sys.executable)')"):$PATH
+export PATH
+mkdir -p "$out"
+cd "$root/proto"
+"$python" -m grpc_tools.protoc -I . --python_out="$out" --grpc_python_out="$out" \
+    --mypy_out=quiet:"$out" --mypy_grpc_out=quiet:"$out" trocar/v1/*.proto
+echo "stubs: wrote $(find "$out" -name '*_pb2*' | wc -l) files under $out" >&2
