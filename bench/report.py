@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
+
 from trocar.runtime.errors import InvalidInput
 
 SCHEMA = "trocar.bench/1"
@@ -54,10 +55,23 @@ def facts(document: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield f"{prefix}{name}", value
 
 
+def tables(document: Mapping[str, Any]) -> Iterator[Table]:
+    """Every table of a measurement: `tables` maps a name to rows, each a mapping of column to value."""
+    for name, rows in document.get("tables", {}).items():
+        columns = list(dict.fromkeys(column for row in rows for column in row))
+        table = Table(title=name, title_justify="left")
+        for column in columns:
+            table.add_column(column, justify="left" if column == columns[0] else "right")
+        for row in rows:
+            table.add_row(*(_cell(row.get(column)) for column in columns))
+        yield table
+
+
 def render(document: Mapping[str, Any]) -> Group:
     """One measurement: its environment, a row a case, and what else was found."""
     environment = document.get("environment", {})
-    table = Table(title=f"{document.get('workload')}: {document.get('command', '')}", title_justify="left")
+    title = Text(str(document.get("command", document.get("workload"))), style="bold")
+    table = Table()
     for heading in ("case", "p50 ms", "p99 ms", "min ms", "samples", "limit ms"):
         table.add_column(heading, justify="left" if heading == "case" else "right")
     for name, timing in timings(document):
@@ -68,7 +82,8 @@ def render(document: Mapping[str, Any]) -> Group:
         f"{environment.get('cpu')}, {environment.get('cores')} cores, load {environment.get('load_1min')}, "
     )
     where += f"commit {environment.get('commit')}, {environment.get('created')}"
-    return Group(table, *(Text(f"{name}: {_cell(value)}") for name, value in facts(document)), Text(where))
+    lines = [Text(f"{name}: {_cell(value)}") for name, value in facts(document)]
+    return Group(title, *([table] if table.rows else []), *tables(document), *lines, Text(where))
 
 
 def compare(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
@@ -111,8 +126,7 @@ def render_comparison(comparison: Mapping[str, Any]) -> Group:
 
 def show(renderable: Group) -> None:
     """Print to stdout, wide enough that no figure is cut."""
-    console = Console()
-    Console(width=max(console.width, 110)).print(renderable, highlight=False)
+    Console(width=max(Console().width, 160)).print(renderable, highlight=False)
 
 
 def _cell(value: Any) -> str:

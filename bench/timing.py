@@ -20,7 +20,7 @@ class Timing:
         return float(np.percentile(self.samples_ms, percent, method="higher"))
 
     def document(self) -> dict[str, float]:
-        """`p50_ms`, `p99_ms`, `min_ms` and the number of `samples`; p99 of under 100 samples is the largest."""
+        """`p50_ms`, `p99_ms` (of under 100 samples: the largest), `min_ms` and the number of `samples`."""
         return {
             "p50_ms": float(np.median(self.samples_ms)),
             "p99_ms": self.percentile_ms(99.0),

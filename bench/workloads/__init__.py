@@ -1,8 +1,8 @@
 """One workload a module.
 
 A workload has `NAME`, `HELP`, `add_arguments(parser)` and `run(args) -> dict`: plain JSON values, with
-the timings (see `trocar.bench.timing`) anywhere inside. `"passed": False` makes the command exit 1.
-Heavy imports stand inside `run`.
+the timings (see `trocar.bench.timing`) anywhere inside, and `tables` of rows. `"passed": False` makes
+the command exit 1. Heavy imports stand inside `run`.
 """
 
 from __future__ import annotations

@@ -30,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Measure every path on the same seeds and check that they agree."""
     import numpy as np
+
     from trocar.bench.timing import copy_bandwidth_gb_s, interleave
     from trocar.planners.dose.engine import DoseEngine
     from trocar.planners.dose.reference import dose_gy
@@ -116,6 +117,7 @@ def _voxel_centres(grid: Grid) -> Float64Array:
 def _full_kernel(engine: DoseEngine, size: int) -> Float32Array:
     """The kernel as a plain cube, (2 n - 1) voxels a side: what a NumPy user would precompute."""
     import numpy as np
+
     from trocar.planners.types import Grid
 
     side = 2 * size - 1

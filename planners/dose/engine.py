@@ -7,6 +7,7 @@ import threading
 
 import numpy as np
 import numpy.typing as npt
+
 from trocar.planners.dose.reference import (
     CLEARANCE_CM,
     geometry_function,
@@ -216,7 +217,7 @@ _Reach = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 
 
 def _reach(grid: Grid, seeds_zyx: npt.NDArray[np.int64]) -> _Reach:
-    """First and last offset, voxel minus seed, on each axis: any grid voxel to any other, and to the seeds."""
+    """First and last offset, voxel minus seed, by axis: from any grid voxel and every seed to any voxel."""
     spans = []
     for axis, count in enumerate(grid.shape_zyx):
         low = min(0, int(seeds_zyx[:, axis].min(initial=0)))

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from trocar.planners.dose.reference import vectors
 from trocar.planners.types import Float64Array, require
 from trocar.runtime.errors import InvalidInput
@@ -45,11 +46,9 @@ def read_points(path: str, headers: Sequence[tuple[str, ...]]) -> tuple[tuple[st
     columns = tuple(column.strip() for column in next(reader, []))
     if columns not in headers:
         raise InvalidInput(f"{name} line 1: expected header {expected}, got {','.join(columns)!r:.80}")
-    rows = []
+    width = len(columns)
     try:
-        for fields in reader:
-            if fields:
-                rows.append(_row(fields, len(columns), f"{name} line {reader.line_num}"))
+        rows = [_row(fields, width, f"{name} line {reader.line_num}") for fields in reader if fields]
     except csv.Error as error:
         raise InvalidInput(f"{name} line {reader.line_num}: {error}") from None
     return columns, np.array(rows, dtype=np.float64).reshape(-1, len(columns))

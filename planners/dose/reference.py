@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import numpy.typing as npt
+
 from trocar.planners.dose.source import SourceModel
 from trocar.planners.types import Float64Array, require
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from trocar.planners.types import Float64Array, require
 from trocar.runtime.errors import InvalidInput, ModelNotFound
 

@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
 from trocar.runtime.errors import InvalidInput
-from trocar.runtime.kernels import _native  # type: ignore[attr-defined]
+from trocar.runtime.kernels import _native
 
 Float32Array = npt.NDArray[np.float32]
 Float64Array = npt.NDArray[np.float64]
@@ -34,7 +35,7 @@ _ON_EDGE = 1e-9
 class LineSource:
     """A line source's tables, laid out for the native kernels."""
 
-    native: Any
+    native: _native.LineSource
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@ import argparse
 import json
 
 import pytest
+
 from trocar.bench import environment, report
 from trocar.bench.cli import COMMAND
 from trocar.bench.workloads import discover

@@ -1,4 +1,5 @@
 import pytest
+
 from trocar.bench.timing import Timing, copy_bandwidth_gb_s, interleave
 
 

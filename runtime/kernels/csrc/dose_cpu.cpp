@@ -311,13 +311,20 @@ void superpose(nb::ndarray<float, nb::ndim<3>, nb::c_contig, nb::device::cpu> ou
 }  // namespace
 
 void bind_dose(nb::module_& module) {
-  nb::class_<Tables>(module, "LineSource")
+  using namespace nb::literals;
+  nb::class_<Tables>(module, "LineSource", "A line source's tables, laid out for lookup.")
       .def(nb::init<double, double, double, double, int, bool, Array<float, 2>, Array<float, 3>,
-                    Array<float, 3>>());
-  module.def("dose_away_along", &dose_away_along);
-  module.def("dose_points", &dose_points);
-  module.def("dose_matrix", &dose_matrix);
-  module.def("superpose", &superpose);
+                    Array<float, 3>>(),
+           "length"_a, "clearance"_a, "radial_bins_per_length"_a, "angular_bins_per_radian"_a,
+           "half_columns"_a, "hinged"_a, "radial"_a, "angular"_a, "cells"_a);
+  module.def("dose_away_along", &dose_away_along, "source"_a, "away"_a, "along"_a,
+             "Dose at distances from the axis and positions along it.");
+  module.def("dose_points", &dose_points, "source"_a, "points"_a, "seeds"_a, "axes"_a, "axial"_a, "threads"_a,
+             "Summed dose of seeds at points.");
+  module.def("dose_matrix", &dose_matrix, "source"_a, "seeds"_a, "points"_a, "threads"_a,
+             "Dose of each seed along +z at each point.");
+  module.def("superpose", &superpose, "out"_a, "kernel"_a, "slab"_a, "row"_a, "z0"_a, "y0"_a, "x0"_a,
+             "seeds_zyx"_a, "weight"_a, "threads"_a, "Add a kernel at each seed's voxel to a grid.");
 }
 
 }  // namespace trocar

@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+
 from trocar.planners.dose.cli import COMMAND
 from trocar.planners.dose.reference import dose_gy, dose_rate_cgy_h_u
 from trocar.planners.dose.source import DATA_DIR, load_source

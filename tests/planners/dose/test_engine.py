@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from trocar.planners.dose.engine import MAX_CACHED_KERNELS, DoseEngine
 from trocar.planners.dose.reference import dose_gy
 from trocar.planners.dose.source import load_source, source_from_document, source_keys
@@ -60,7 +61,7 @@ def hard_points(rng, count, seed):
     distance = rng.choice([0.3, 2.0, 5.0, 30.0, 150.0], count) * rng.uniform(size=count)
     points = seed + directions * distance[:, None]
     points[0] = seed
-    points[1:3] = seed + [[0, 0, 1.5], [0, 0, -1.75]]
+    points[1:3] = seed + np.array([[0, 0, 1.5], [0, 0, -1.75]])
     return points
 
 
@@ -189,7 +190,7 @@ def test_seeds_outside_the_grid_are_reached_after_a_smaller_kernel_was_cached():
     rng = np.random.default_rng(9)
     inside = lattice_seeds(rng, 40, 5)
     first = engine.grid_gy(inside, 1.0, grid)
-    outside = inside + [30.0, -15.0, 20.0]
+    outside = inside + np.array([30.0, -15.0, 20.0])
     dose = engine.grid_gy(outside, 1.0, grid)
     exact = engine.points_gy(outside, 1.0, centres(grid)).reshape(grid.shape_zyx)
     assert np.max(np.abs(dose / exact - 1)) <= LIMIT
@@ -226,7 +227,7 @@ def test_one_engine_serves_many_threads():
     engine = DoseEngine(load_source("6711"))
     rng = np.random.default_rng(12)
     grid = Grid((0, 0, 0), (1, 1, 1), (24, 24, 24))
-    plans = [lattice_seeds(rng, 30, 5) + [0, 0, 0.1 * (k % 5)] for k in range(20)]
+    plans = [lattice_seeds(rng, 30, 5) + np.array([0, 0, 0.1 * (k % 5)]) for k in range(20)]
     alone = [DoseEngine(engine.source).grid_gy(seeds, 0.4, grid).tobytes() for seeds in plans]
     with ThreadPoolExecutor(4) as pool:
         together = [
@@ -240,7 +241,7 @@ def test_the_cache_is_bounded():
     grid = Grid((0, 0, 0), (1, 1, 1), (6, 6, 6))
     seeds = lattice_seeds(np.random.default_rng(13), 60, 2)
     for k in range(MAX_CACHED_KERNELS + 5):
-        engine.grid_gy(seeds + [0, 0, 0.01 * k], 0.4, grid)
+        engine.grid_gy(seeds + np.array([0, 0, 0.01 * k]), 0.4, grid)
     assert len(engine._kernels) == MAX_CACHED_KERNELS
 
 

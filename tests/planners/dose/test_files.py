@@ -2,6 +2,7 @@ import json
 
 import numpy as np
 import pytest
+
 from trocar.planners.dose.files import read_points, read_seeds
 from trocar.runtime.errors import InvalidInput
 

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from trocar.planners.dose import reference
 from trocar.planners.dose.source import load_source, source_keys
 from trocar.runtime.errors import InvalidInput
@@ -82,7 +83,7 @@ def test_the_rate_at_the_reference_point_is_the_dose_rate_constant(key):
 
 
 def test_6711_one_dimensional_rates():
-    # TG-43 1D formalism (line source G, g_L, phi_an), cGy/h/U; phi_an of TG-43U1 table VII, 1.5 cm interpolated.
+    # TG-43 1D formalism (line source G, g_L, phi_an of TG-43U1; 1.5 cm interpolated), cGy/h/U.
     radius = np.array([0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0])
     phi_an = np.array([0.973, 0.944, 0.9425, 0.941, 0.942, 0.943, 0.944, 0.944, 0.944])
     expected = np.array([3.937, 0.911, 0.368, 0.186, 0.0643, 0.0284, 0.0134, 0.00688, 0.00373])
@@ -95,7 +96,7 @@ def test_cs1_rev2_rates_on_the_transverse_axis():
     np.testing.assert_allclose(rate, [4.088, 1.054, 0.242, 0.092, 0.022], rtol=0.01, atol=5e-4)
 
 
-# A row of the consensus along-away table of the microSelectron v2 (cGy/h/U), 1 cm towards the tip and the cable.
+# Two rows of the consensus along-away table of the microSelectron v2, cGy/h/U: 1 cm towards tip and cable.
 @pytest.mark.parametrize(
     ("along_cm", "expected"),
     [

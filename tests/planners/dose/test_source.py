@@ -3,6 +3,7 @@ import json
 
 import numpy as np
 import pytest
+
 from trocar.planners.dose.source import (
     DATA_DIR,
     load_source,

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from trocar.runtime.errors import InvalidInput
 from trocar.runtime.kernels import dose as kernels
 
