@@ -1,5 +1,6 @@
 // CPU chain of the annealing search: incremental dose on sampled points, hard rules, anytime best.
 #include "anneal.h"
+#include "clones.h"
 
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
@@ -23,12 +24,6 @@ typedef int32_t IntLanes __attribute__((vector_size(kLanes * sizeof(int32_t))));
 
 constexpr int kMaxTerms = 6;    // distinct thresholds of one stratum
 constexpr int kMaxColumns = 24;  // columns one move may add or remove
-
-#define TROCAR_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#if !defined(__x86_64__)
-#undef TROCAR_CLONES
-#define TROCAR_CLONES
-#endif
 
 struct Term {
   float threshold;

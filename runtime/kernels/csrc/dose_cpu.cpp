@@ -15,13 +15,8 @@
 #include <thread>
 #include <vector>
 
+#include "clones.h"
 #include "dose.h"
-
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-#define TROCAR_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#else
-#define TROCAR_CLONES
-#endif
 
 namespace nb = nanobind;
 

@@ -1,0 +1,100 @@
+# The only inputs are Python 3.11 or newer with venv, a C++17 compiler, and PyPI.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DEV := .venv-dev
+STUBS := .venv-stubs
+PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 $(BIN)/python -m pip --quiet --quiet
+SOURCES := $(wildcard $(shell git ls-files -co --exclude-standard -- bench planners runtime export video proto \
+	pyproject.toml CMakeLists.txt LICENSE README.md 2>/dev/null))
+WHEEL := build/wheel/.built
+RUN := $(VENV)/.run
+TOOLS := $(VENV)/.tools
+PACKAGES := trocar.planners trocar.runtime trocar.bench
+export CMAKE_BUILD_PARALLEL_LEVEL ?= $(shell nproc 2>/dev/null || echo 2)
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help env build demo test check pytest stubs dev picture clean
+say = @printf '==> %s\n' "$(1)"
+
+help: ## list the targets
+	@echo "trocar: research software, not a medical device"
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+
+demo: $(RUN) ## plan a phantom over gRPC; show its DVH numbers and a picture
+	@BIN=$(BIN) tools/demo.sh
+
+test: check pytest ## build and install the wheel, check it, test it
+
+build: $(WHEEL) ## build the wheel into build/wheel
+
+env: $(TOOLS) ## make .venv: the wheel, the test and check tools
+
+pytest: $(TOOLS)
+	$(call say,pytest: the installed wheel)
+	@$(BIN)/pytest
+
+# mypy and lint-imports run in build/, where no folder of the checkout can stand in for the wheel.
+check: $(TOOLS) $(STUBS)/.made ## ruff, mypy --strict, import rules, clang-format, stubs are current
+	$(call say,ruff)
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --check --quiet .
+	$(call say,mypy --strict: the installed wheel)
+	@cd build && ../$(BIN)/mypy --config-file ../pyproject.toml $(addprefix -p ,$(PACKAGES))
+	$(call say,import-linter)
+	@cd build && ../$(BIN)/lint-imports --config ../pyproject.toml
+	$(call say,clang-format)
+	@$(BIN)/clang-format --dry-run -Werror runtime/kernels/csrc/*.h runtime/kernels/csrc/*.cpp
+	$(call say,protobuf stubs)
+	@rm -rf build/stubs && PYTHON=$(STUBS)/bin/python tools/stubs.sh build/stubs 2>build/stubs.log || { cat build/stubs.log; exit 1; }
+	@cd build/stubs && find . -name '*_pb2*' | while read -r file; do diff -q "$$file" "../../proto/$$file" || exit 1; done \
+		|| { echo "the committed stubs are not what the .proto files say: run make stubs" >&2; exit 1; }
+
+stubs: $(STUBS)/.made ## generate the protobuf stubs beside the .proto files
+	@PYTHON=$(STUBS)/bin/python tools/stubs.sh
+
+dev: | preflight ## make .venv-dev: an editable install and pre-commit, for working on trocar
+	$(call say,$(DEV): editable install)
+	@$(PYTHON) -m venv $(DEV)
+	@$(DEV)/bin/python -m pip --quiet --quiet --disable-pip-version-check install --editable ".[test,check,dev]"
+	@$(DEV)/bin/pre-commit install
+
+picture: $(RUN) ## draw docs/images/plan.png anew
+	$(call say,docs/images/plan.png)
+	@$(BIN)/python tools/picture.py docs/images/plan.png
+
+clean: ## remove what make made
+	rm -rf build dist out $(VENV) $(DEV) $(STUBS)
+
+.PHONY: preflight
+preflight:
+	@tools/preflight.sh $(PYTHON)
+
+$(BIN)/python: | preflight
+	$(call say,$(VENV): a virtual environment)
+	@$(PYTHON) -m venv $(VENV)
+
+$(WHEEL): $(SOURCES) | $(BIN)/python
+	$(call say,pip wheel: compile and pack)
+	@rm -rf build/wheel
+	@$(PIP) wheel --no-deps --wheel-dir build/wheel .
+	@touch $@
+
+# A wheel of the same version is not installed over an old one unless forced; its dependencies need not be.
+$(RUN): $(WHEEL)
+	$(call say,pip install: the wheel)
+	@$(PIP) install build/wheel/*.whl
+	@$(PIP) install --no-deps --force-reinstall build/wheel/*.whl
+	@touch $@
+
+$(TOOLS): $(RUN)
+	$(call say,pip install: the tools that test and check)
+	@$(PIP) install "$$(echo build/wheel/*.whl)[test,check]"
+	@touch $@
+
+$(STUBS)/.made: tools/stubs-requirements.txt | preflight
+	$(call say,$(STUBS): the stub generator)
+	@$(PYTHON) -m venv $(STUBS)
+	@$(STUBS)/bin/python -m pip --quiet --quiet --disable-pip-version-check install -r tools/stubs-requirements.txt
+	@touch $@
