@@ -54,13 +54,13 @@ def _configure_plan(parser: argparse.ArgumentParser) -> None:
 
 
 def _run_plan(args: argparse.Namespace) -> int:
-    from trocar.planners.requests import ARTIFACTS, Search
+    from trocar.planners.requests import OUTPUTS, Search
     from trocar.planners.show import progress_bar
 
     options.check_run(args)
     settings, case = options.settings_of(args), options.case_of(args)
     search = Search(budget_ms=args.budget_ms, moves=args.moves, seed=args.seed, chains=args.chains)
-    artifacts = ARTIFACTS if args.output else ()
+    artifacts = OUTPUTS if args.output else ()
     with progress_bar("planning") as progress:
         if args.server:
             from trocar.planners.servicer import client
@@ -95,7 +95,7 @@ def _configure_evaluate(parser: argparse.ArgumentParser) -> None:
 
 def _run_evaluate(args: argparse.Namespace) -> int:
     from trocar.planners.files import MAX_TEXT_BYTES, read_bytes
-    from trocar.planners.requests import ARTIFACTS
+    from trocar.planners.requests import OUTPUTS
     from trocar.planners.show import progress_bar
     from trocar.runtime.errors import InvalidInput
 
@@ -107,7 +107,7 @@ def _run_evaluate(args: argparse.Namespace) -> int:
     asked: dict[str, Any] = {
         "index": args.index,
         "dose_grid_mm": args.dose_grid,
-        "artifacts": ARTIFACTS if args.output else (),
+        "artifacts": OUTPUTS if args.output else (),
     }
     with progress_bar("evaluating"):
         if args.server:

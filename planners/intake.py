@@ -7,7 +7,6 @@ server's, and the same request means the same thing on both ways.
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -21,17 +20,15 @@ from trocar.planners.dose.source import (
     source_from_document,
     source_keys,
 )
+from trocar.planners.geometry.lattice import check_planes, check_template
 from trocar.planners.io.plans import read_plan
 from trocar.planners.pipeline import PlanRequest
 from trocar.planners.protocol import Protocol, load_protocol, parse_protocol, protocol_keys
 from trocar.planners.requests import CaseInput, Search, Settings
-from trocar.planners.types import Case, Plan, Planes, Template, require
+from trocar.planners.types import Case, Plan, require
 from trocar.runtime.errors import InvalidInput, ModelNotFound
 
 MAX_DOCUMENT_CHARS = 4 << 20
-# Beyond these a lattice is a slip of the pen: a printed template has 13 x 13 holes 5 mm apart.
-MAX_HOLES_A_SIDE = 40
-MAX_PLANES = 100
 MAX_CHAINS = 64
 PITCH_RANGE_MM = (1.0, 20.0)
 DOSE_GRID_RANGE_MM = (0.5, 5.0)
@@ -86,7 +83,10 @@ def plan_request(settings: Settings, search: Search) -> PlanRequest:
     )
     require_strength_u(source, strength_u)
     protocol.require_sane(strength_u=strength_u, prescription_gy=prescription_gy)
-    _check_lattice(settings.template, settings.planes)
+    if settings.template is not None:
+        check_template(settings.template)
+    if settings.planes is not None:
+        check_planes(settings.planes)
     _check_search(search)
     request = PlanRequest(
         protocol=protocol,
@@ -179,19 +179,6 @@ def _check_length(what: str, text: str) -> None:
         len(text) <= MAX_DOCUMENT_CHARS,
         f"{what}: expected at most {MAX_DOCUMENT_CHARS} characters, got {len(text)}",
     )
-
-
-def _check_lattice(template: Template | None, planes: Planes | None) -> None:
-    low, high = PITCH_RANGE_MM
-    if template is not None:
-        require(all(map(math.isfinite, template.origin_xy_mm)), "template: expected a finite origin")
-        _check_range("template pitch", template.pitch_mm, low, high, "mm")
-        _check_range("template columns", template.columns, 1, MAX_HOLES_A_SIDE)
-        _check_range("template rows", template.rows, 1, MAX_HOLES_A_SIDE)
-    if planes is not None:
-        require(math.isfinite(planes.z0_mm), "planes: expected a finite z0")
-        _check_range("planes pitch", planes.pitch_mm, low, high, "mm")
-        _check_range("planes count", planes.count, 1, MAX_PLANES)
 
 
 def _check_search(search: Search) -> None:

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from trocar.planners.types import Float64Array, Planes, Template
 
 DEFAULT_PROTOCOL = "ldr-i125-145"
-# What can be rendered of a result.
-ARTIFACTS = ("plan.json", "dose.nrrd", "dvh.png", "report.html")
+# What `-o` writes.
+OUTPUTS = ("plan.json", "dose.nrrd", "dvh.png", "report.html")
 
 ContourStack = Sequence[tuple[float, Float64Array]]
 

@@ -8,12 +8,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from trocar.planners.types import ROLES, Case, Structure
+from trocar.planners.geometry import slab_volume_cc
+from trocar.planners.types import ROLES, Case
 from trocar.runtime.command import INTENDED_USE
 
 # Column heading, key in the metrics, digits.
@@ -56,14 +56,17 @@ def show_plan(document: Mapping[str, Any], written: Sequence[Path]) -> None:
     """Print a plan's figures, findings and files."""
     console = _console()
     plan = document["plan"]
-    console.print(INTENDED_USE, style="dim")
     console.print(
         f"{document['seeds']} seeds in {document['needles']} needles, "
         f"{plan['source']} at {plan['strength_u']:g} U ({document['total_strength_u']:.1f} U in all), "
         f"prescription {plan['prescription_gy']:g} Gy"
     )
     console.print(_metrics_table(document["metrics"]))
-    console.print(_findings_table(document["validity"]["findings"]))
+    findings = document["validity"]["findings"]
+    console.print(_findings_table([finding for finding in findings if finding["severity"] != "note"]))
+    for finding in findings:
+        if finding["severity"] == "note":
+            console.print(f"note: {_figure(finding['measured'])}", style=STYLES["note"])
     acceptable = document["validity"]["acceptable"]
     console.print(
         "acceptable" if acceptable else "NOT acceptable", style="bold green" if acceptable else "bold red"
@@ -88,17 +91,18 @@ def _metrics_table(metrics: Mapping[str, Mapping[str, float]]) -> Table:
 
 
 def _findings_table(findings: Sequence[Mapping[str, Any]]) -> Table:
-    """Return what was checked, the worst first."""
+    """Return what was checked, the worst first; the report says where each limit comes from."""
     table = Table(title="validity", title_justify="left")
-    for heading in ("", "rule", "measured", "limit", "unit", "source"):
-        table.add_column(
-            heading, justify="right" if heading in ("measured", "limit") else "left", overflow="fold"
-        )
+    table.add_column("")
+    table.add_column("rule", no_wrap=True)
+    table.add_column("measured", justify="right")
+    table.add_column("limit", justify="right")
+    table.add_column("unit")
     order = list(STYLES)
     for finding in sorted(findings, key=lambda finding: order.index(finding["severity"])):
         severity = finding["severity"]
         cells = (finding["rule"], _figure(finding["measured"]), _figure(finding["limit"]))
-        table.add_row(severity, *cells, finding["unit"], finding["source"], style=STYLES[severity])
+        table.add_row(severity, *cells, finding["unit"], style=STYLES[severity])
     return table
 
 
@@ -113,7 +117,7 @@ def case_document(case: Case) -> dict[str, Any]:
         "structures": {
             role: {
                 "name": structure.name,
-                "volume_cc": round(volume_cc(structure), 3),
+                "volume_cc": round(slab_volume_cc(structure), 3),
                 "slices": int(structure.z_mm.size),
             }
             for role, structure in case.structures.items()
@@ -131,17 +135,9 @@ def show_case(case: Case, written: Path | None) -> None:
     table.add_column("volume cc", justify="right")
     table.add_column("slices", justify="right")
     for role, structure in case.structures.items():
-        table.add_row(role, f"{volume_cc(structure):.1f}", str(structure.z_mm.size))
+        table.add_row(role, f"{slab_volume_cc(structure):.1f}", str(structure.z_mm.size))
     console.print(table)
     for assumption in case.assumptions:
         console.print(f"assumed: {assumption}")
     if written is not None:
         console.print(f"wrote {written}", soft_wrap=True)
-
-
-def volume_cc(structure: Structure) -> float:
-    """Return the slab volume of a structure, cm3: each slice reaches half way to its neighbours."""
-    z_mm = structure.z_mm
-    thickness_mm = np.abs(np.gradient(z_mm)) if z_mm.size > 1 else np.ones(1)
-    area_mm2 = structure.occupancy_zyx.sum(axis=(1, 2), dtype=np.float64) * np.prod(structure.spacing_yx_mm)
-    return float((area_mm2 * thickness_mm).sum()) / 1000.0

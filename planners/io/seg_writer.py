@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from trocar.planners.types import Case, Structure
+from trocar.planners.types import Case, Grid, Structure
 from trocar.runtime.errors import InvalidInput
 
 # Display colours by role, red green blue.
@@ -23,7 +24,8 @@ COLOURS = {
 NAMES = {"ctv": "CTV", "ptv": "PTV", "urethra": "Urethra", "rectum": "Rectum", "bladder": "Bladder"}
 # Half a voxel's covering counts as inside.
 INSIDE = 0.5
-SPACING_TOLERANCE_MM = 1e-6
+TOLERANCE_MM = 1e-6
+TOLERANCE_STEPS = 1e-3
 
 Bool = npt.NDArray[np.bool_]
 
@@ -33,7 +35,7 @@ def write_seg_nrrd(case: Case) -> bytes:
 
     Parameters
     ----------
-    case : structures that share one pixel grid; their slices may differ but share one even spacing.
+    case : structures whose pixels lie on one lattice, each covering any part of it.
 
     Returns
     -------
@@ -42,27 +44,26 @@ def write_seg_nrrd(case: Case) -> bytes:
     Raises
     ------
     InvalidInput
-        The structures do not share a grid.
+        The structures' pixels do not lie on one lattice.
     """
     import nrrd
 
     structures = list(case.structures.values())
-    z0_mm, dz_mm, count = _common_slices(structures)
-    masks = [_mask(structure, z0_mm, dz_mm, count) for structure in structures]
+    frame = _common_frame(structures)
+    masks = [_mask(structure, frame) for structure in structures]
     layers = _layers(masks)
-    volume = np.zeros((max(layer for layer, _ in layers) + 1, *masks[0].shape), dtype=np.uint8)
+    volume = np.zeros((max(layer for layer, _ in layers) + 1, *frame.shape_zyx), dtype=np.uint8)
     for mask, (layer, label) in zip(masks, layers, strict=True):
         volume[layer][mask] = label
 
-    first = structures[0]
-    dy_mm, dx_mm = first.spacing_yx_mm
+    dz_mm, dy_mm, dx_mm = frame.spacing_zyx_mm
     header: dict[str, Any] = {
         "type": "uint8",
         "dimension": 4,
         "space": "left-posterior-superior",
         "kinds": ["list", "domain", "domain", "domain"],
         "space directions": np.array([[np.nan] * 3, [dx_mm, 0, 0], [0, dy_mm, 0], [0, 0, dz_mm]]),
-        "space origin": np.array([*first.origin_xy_mm, z0_mm]),
+        "space origin": np.array(frame.origin_xyz_mm),
         "encoding": "gzip",
     }
     for number, (structure, mask, place) in enumerate(zip(structures, masks, layers, strict=True)):
@@ -85,31 +86,46 @@ def _encode(nrrd: Any, data: npt.NDArray[np.uint8], header: Mapping[str, Any]) -
     return head + blank + body
 
 
-def _common_slices(structures: Sequence[Structure]) -> tuple[float, float, int]:
-    """Return first slice, spacing and number of slices of the stack that holds every structure's."""
+def _common_frame(structures: Sequence[Structure]) -> Grid:
+    """Return the grid that holds every structure's pixels: same pitches, whole steps apart."""
     if not structures:
         raise InvalidInput("expected a case with structures, got none")
-    first = structures[0]
-    for other in structures[1:]:
-        same = other.origin_xy_mm == first.origin_xy_mm and other.spacing_yx_mm == first.spacing_yx_mm
-        if not same or other.occupancy_zyx.shape[1:] != first.occupancy_zyx.shape[1:]:
-            raise InvalidInput(
-                f"expected one pixel grid, got another for {other.name!r} than for {first.name!r}"
-            )
     z_mm = np.unique(np.concatenate([structure.z_mm for structure in structures]))
     steps = np.diff(z_mm)
-    if z_mm.size < 2 or float(np.ptp(steps)) > SPACING_TOLERANCE_MM:
-        raise InvalidInput(
-            f"expected evenly spaced slices, got {steps.min(initial=0):g}-{steps.max(initial=0):g} mm"
-        )
-    return float(z_mm[0]), float(steps.mean()), int(z_mm.size)
+    if z_mm.size < 2 or float(np.ptp(steps)) > TOLERANCE_MM:
+        found = f"{steps.min(initial=0):g}-{steps.max(initial=0):g} mm"
+        raise InvalidInput(f"expected evenly spaced slices, got steps of {found}")
+    pitch_yx = structures[0].spacing_yx_mm
+    for structure in structures:
+        if not np.allclose(structure.spacing_yx_mm, pitch_yx, rtol=0, atol=TOLERANCE_MM):
+            raise InvalidInput(f"expected one pixel spacing, got {structure.spacing_yx_mm} and {pitch_yx} mm")
+    first_xy = np.min([structure.origin_xy_mm for structure in structures], axis=0)
+    origin_xyz_mm = (float(first_xy[0]), float(first_xy[1]), float(z_mm[0]))
+    frame = Grid(origin_xyz_mm, (float(steps.mean()), *pitch_yx), (z_mm.size, 0, 0))
+    ends = [
+        np.add(_place_yx(structure, frame), structure.occupancy_zyx.shape[1:]) for structure in structures
+    ]
+    ny, nx = np.max(ends, axis=0)
+    return replace(frame, shape_zyx=(z_mm.size, int(ny), int(nx)))
 
 
-def _mask(structure: Structure, z0_mm: float, dz_mm: float, count: int) -> Bool:
-    """Return the structure on the common stack."""
-    mask = np.zeros((count, *structure.occupancy_zyx.shape[1:]), dtype=bool)
-    index = np.rint((structure.z_mm - z0_mm) / dz_mm).astype(int)
-    mask[index] = structure.occupancy_zyx >= INSIDE
+def _place_yx(structure: Structure, frame: Grid) -> tuple[int, int]:
+    """Return the row and column of the frame where the structure's first pixel lies."""
+    offset_xy_mm = np.subtract(structure.origin_xy_mm, frame.origin_xyz_mm[:2])
+    steps_xy = offset_xy_mm / frame.spacing_zyx_mm[:0:-1]
+    whole = np.rint(steps_xy)
+    if np.abs(steps_xy - whole).max() > TOLERANCE_STEPS:
+        raise InvalidInput(f"expected pixels on one lattice, got {structure.name!r} off it")
+    return int(whole[1]), int(whole[0])
+
+
+def _mask(structure: Structure, frame: Grid) -> Bool:
+    """Return the structure on the frame."""
+    mask = np.zeros(frame.shape_zyx, dtype=bool)
+    row, column = _place_yx(structure, frame)
+    _, ny, nx = structure.occupancy_zyx.shape
+    index = np.rint((structure.z_mm - frame.origin_xyz_mm[2]) / frame.spacing_zyx_mm[0]).astype(int)
+    mask[index, row : row + ny, column : column + nx] = structure.occupancy_zyx >= INSIDE
     return mask
 
 

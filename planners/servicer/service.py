@@ -11,8 +11,8 @@ from typing import Any
 import grpc
 
 from trocar.planners import intake, pipeline
-from trocar.planners.report import render_artifacts
-from trocar.planners.requests import ARTIFACTS, Search
+from trocar.planners.report import ARTIFACTS, render_artifacts
+from trocar.planners.requests import Search
 from trocar.planners.servicer import messages
 from trocar.runtime.config import limits, parse_table
 from trocar.runtime.errors import Cancelled, DeadlineExceeded, InvalidInput

@@ -31,7 +31,7 @@ class ServiceContext:
 class AddToServer(Protocol):
     """The entry point: adds the service's handlers and returns the full names of its services."""
 
-    def __call__(self, server: grpc.Server, context: ServiceContext) -> Sequence[str]:
+    def __call__(self, server: grpc.Server, context: ServiceContext, /) -> Sequence[str]:
         """Add the service to the server."""
         ...
 

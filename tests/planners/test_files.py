@@ -98,7 +98,7 @@ def test_a_file_over_the_limit(tmp_path: Path) -> None:
     assert files.read_bytes(path, "case", 11) == b"x" * 11
     with pytest.raises(InvalidInput, match="case: expected at most 10 bytes, got 11"):
         files.read_bytes(path, "case", 10)
-    with pytest.raises(InvalidInput, match="cannot read .* Is a directory"):
+    with pytest.raises(InvalidInput, match=r"cannot read .* Is a directory"):
         files.read_bytes(tmp_path, "case", 10)
 
 

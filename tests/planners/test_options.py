@@ -73,9 +73,11 @@ def test_labels_and_roles() -> None:
     ],
 )
 def test_what_cannot_be_meant(arguments: list[str], said: str) -> None:
-    args = _parse(*arguments)
-    with pytest.raises(InvalidInput) as raised:
+    def read(args: argparse.Namespace) -> None:
         options.check_run(args)
         options.settings_of(args)
         options.case_of(args)
+
+    with pytest.raises(InvalidInput) as raised:
+        read(_parse(*arguments))
     assert said in str(raised.value)

@@ -29,7 +29,7 @@ def verbs(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
             def load(self) -> Command:
                 return Command(name=self.name, help=f"Does {self.name}.", configure=_configure, run=self._run)
 
-        monkeypatch.setattr(cli, "entry_points", lambda group: [Point(*item) for item in runs.items()])
+        monkeypatch.setattr(cli, "entry_points", lambda **_: [Point(*item) for item in runs.items()])
 
     return install
 
@@ -121,7 +121,7 @@ def test_a_plug_in_that_does_not_load_hides_no_other(
 ) -> None:
     broken = EntryPoint(name="broken", value="no.such.module:X", group="trocar.commands")
     fine = EntryPoint(name="serve", value="trocar.runtime.server.cli:COMMAND", group="trocar.commands")
-    monkeypatch.setattr(cli, "entry_points", lambda group: [broken, fine])
+    monkeypatch.setattr(cli, "entry_points", lambda **_: [broken, fine])
     assert cli.main(["--help"]) == 0
     text = capsys.readouterr().out
     assert "broken" in text

@@ -71,12 +71,40 @@ def test_structures_with_other_slices_share_the_stack() -> None:
     assert header["Segment1_Extent"].split()[4:] == ["1", "2"]
 
 
-def test_other_grids_are_refused() -> None:
-    moved = Structure("x", "ctv", CTV.occupancy_zyx, CTV.z_mm, (0.0, 0.0), CTV.spacing_yx_mm)
-    uneven = _structure("ctv", (slice(None), slice(1, 4), slice(2, 5)), z_mm=(10, 15, 21))
-    for case in (_case(PTV, moved), _case(uneven), _case()):
-        with pytest.raises(InvalidInput, match="expected"):
-            write_seg_nrrd(case)
+def test_a_structure_that_covers_another_part_of_the_lattice() -> None:
+    """An expanded PTV has rows, columns and slices that its CTV has not."""
+    occupancy = np.ones((6, 8, 9), dtype=np.float32)
+    z_mm = np.arange(5, 35, 5, dtype=np.float64)
+    wide = Structure("ptv", "ptv", occupancy, z_mm, (-4.0, 2.0), (2.0, 1.0))
+    data, header = _read(write_seg_nrrd(_case(CTV, wide)))
+    np.testing.assert_array_equal(header["space origin"], [-4.0, 2.0, 5.0])
+    assert data.shape == (2, 9, 8, 6)
+    ctv = data[0].transpose(2, 1, 0)
+    np.testing.assert_array_equal(ctv[1:5, 1:7, 1:9], CTV.occupancy_zyx)
+    assert ctv.sum() == CTV.occupancy_zyx.sum()
+    assert data[1].sum() == occupancy.sum()
+
+
+def _on(z_mm: tuple[float, ...], origin: tuple[float, float], spacing: tuple[float, float]) -> Structure:
+    return Structure("x", "ctv", np.ones((len(z_mm), 6, 8), np.float32), np.array(z_mm), origin, spacing)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        _on((10.0, 15.0), (-2.5, 4.0), (2.0, 1.0)),
+        _on((10.0, 15.0), (-3.0, 4.0), (2.0, 1.1)),
+        _on((10.0, 15.0, 21.0), (-3.0, 4.0), (2.0, 1.0)),
+    ],
+)
+def test_pixels_off_the_lattice_are_refused(other: Structure) -> None:
+    with pytest.raises(InvalidInput, match="expected"):
+        write_seg_nrrd(_case(PTV, other))
+
+
+def test_nothing_to_write_is_refused() -> None:
+    with pytest.raises(InvalidInput, match="got none"):
+        write_seg_nrrd(_case())
 
 
 def test_the_case_comes_back() -> None:

@@ -68,7 +68,7 @@ def test_a_document_survives_the_wire() -> None:
 
 
 def test_media_types() -> None:
-    files = {name: b"" for name in ("plan.json", "dose.nrrd", "dvh.png", "report.html")}
+    files = dict.fromkeys(("plan.json", "dose.nrrd", "dvh.png", "report.html"), b"")
     sent = messages.reply_message(DOCUMENT, files)
     assert [item.media_type for item in sent.artifacts] == [
         "application/json",

@@ -52,13 +52,13 @@ class Echo:
                 pass
         return request
 
-    def stream(self, request: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
+    def stream(self, request: bytes, _: grpc.ServicerContext) -> Iterator[bytes]:
         yield b"one"
         if request == b"refuse":
             raise InvalidInput("enough")
         yield b"two"
 
-    def add(self, server: grpc.Server, context: ServiceContext) -> Sequence[str]:
+    def add(self, server: grpc.Server, _: ServiceContext) -> Sequence[str]:
         handlers = {
             "Answer": grpc.unary_unary_rpc_method_handler(self.answer, request_deserializer=_strict),
             "Stream": grpc.unary_stream_rpc_method_handler(self.stream),
