@@ -10,7 +10,7 @@ import numpy as np
 
 from trocar.planners.metric import parse_metric
 from trocar.planners.types import Anatomy, Float32Array, Float64Array, require
-from trocar.runtime.kernels.dvh import histograms
+from trocar.runtime.kernels.dvh import cumulative_histograms
 
 # 145 Gy / 8000 = 0.018 Gy: the resolution of every D metric. 100, 150 and 200 % are bin edges,
 # so that V100, V150 and V200 are exact counts, free of interpolation.
@@ -37,18 +37,21 @@ class Dvh:
     Parameters
     ----------
     unit_gy : what sets the bins, the prescription: bin k starts at k * unit_gy / `BINS_PER_PRESCRIPTION`.
-    bins_cc : (bins + 1,) float64, differential volume per bin; the last bin holds all doses above the others.
-    above_cc : (bins + 2,) float64, cumulative: volume at or above each bin's lower edge, then 0.
+    above_cc : (bins + 1,) float64, volume at or above each bin's lower edge; the last bin has no upper edge.
     volume_cc, mean_gy, min_gy, max_gy : exact, not from the bins. The extremes are those of voxel centres.
     """
 
     unit_gy: float
-    bins_cc: Float64Array
     above_cc: Float64Array
     volume_cc: float
     mean_gy: float
     min_gy: float
     max_gy: float
+
+    @property
+    def bins_cc(self) -> Float64Array:
+        """Differential histogram: volume in each bin, cm3."""
+        return -np.diff(self.above_cc, append=0.0)
 
     def v_cc(self, dose_gy: float) -> float:
         """Volume receiving `dose_gy` or more, cm3; linear within a bin."""
@@ -57,13 +60,14 @@ class Dvh:
         if dose_gy > self.max_gy:
             return 0.0
         position = dose_gy * BINS_PER_PRESCRIPTION / self.unit_gy
-        overflow = self.bins_cc.size - 1
+        overflow = self.above_cc.size - 1
         if position >= overflow:
             low = self._edge_gy(overflow)
             share = (dose_gy - low) / max(self.max_gy - low, 1e-12)
             return float(self.above_cc[overflow]) * (1.0 - share)
         index = int(position)
-        inside = float(self.above_cc[index] - (position - index) * self.bins_cc[index])
+        below = position - index
+        inside = float(self.above_cc[index] * (1.0 - below) + self.above_cc[index + 1] * below)
         # Sums in another order may differ in the last bit.
         return min(max(inside, 0.0), self.volume_cc)
 
@@ -79,15 +83,18 @@ class Dvh:
         require(volume_cc >= 0, f"expected a volume of at least 0 cc, got {volume_cc:g}")
         if volume_cc >= self.volume_cc:
             return self.min_gy
+        if volume_cc == 0:
+            return self.max_gy
         # The highest edge above which the volume still fits; above_cc falls, so it is searched reversed.
         from_top = int(np.searchsorted(self.above_cc[::-1], volume_cc, side="left"))
         # For the same reason a volume just below the whole may not be found: it is in bin 0.
         index = max(self.above_cc.size - 1 - from_top, 0)
-        if index >= self.bins_cc.size:
-            return self.max_gy
-        low = self._edge_gy(index)
-        high = self.max_gy if index == self.bins_cc.size - 1 else self._edge_gy(index + 1)
-        share = (self.above_cc[index] - volume_cc) / self.bins_cc[index] if self.bins_cc[index] > 0 else 0.0
+        overflow = self.above_cc.size - 1
+        low, high, beyond_cc = self._edge_gy(index), self.max_gy, 0.0
+        if index < overflow:
+            high, beyond_cc = self._edge_gy(index + 1), float(self.above_cc[index + 1])
+        held_cc = self.above_cc[index] - beyond_cc
+        share = (self.above_cc[index] - volume_cc) / held_cc if held_cc > 0 else 0.0
         return float(min(max(low + share * (high - low), self.min_gy), self.max_gy))
 
     def d_gy(self, volume_pct: float) -> float:
@@ -115,7 +122,7 @@ class Dvh:
 
     def curve(self, points: int = 400) -> tuple[Float64Array, Float64Array]:
         """Cumulative curve for plotting: doses in Gy from 0 to the highest binned, and volume in %."""
-        edges = np.linspace(0, self.bins_cc.size - 1, points).astype(np.int64)
+        edges = np.linspace(0, self.above_cc.size - 1, points).astype(np.int64)
         dose_gy: Float64Array = edges.astype(np.float64) * (self.unit_gy / BINS_PER_PRESCRIPTION)
         return dose_gy, 100.0 * self.above_cc[edges] / self.volume_cc
 
@@ -146,24 +153,21 @@ def dvh(dose_gy: Float32Array, anatomy: Anatomy, *, prescription_gy: float) -> d
     )
     shape = anatomy.grid.shape_zyx
     require(dose_gy.shape == shape, f"expected a dose of the grid's shape {shape}, got {dose_gy.shape}")
-    found = histograms(
+    found = cumulative_histograms(
         dose_gy,
         list(anatomy.fractions.values()),
         unit=prescription_gy,
         bins_per_unit=BINS_PER_PRESCRIPTION,
         bins=BINS_PER_PRESCRIPTION * PRESCRIPTIONS_BINNED,
     )
+    above_cc = np.multiply(found.above, anatomy.grid.voxel_cc, out=found.above)
     result = {}
     for row, role in enumerate(anatomy.fractions):
         covered = float(found.total[row])
         require(covered > 0, f"expected the structure {role} to cover part of the dose grid, got no voxel")
-        bins_cc = found.weight[row] * anatomy.grid.voxel_cc
-        above_cc = np.zeros(bins_cc.size + 1)
-        above_cc[:-1] = np.cumsum(bins_cc[::-1])[::-1]
         result[role] = Dvh(
             unit_gy=prescription_gy,
-            bins_cc=bins_cc,
-            above_cc=above_cc,
+            above_cc=above_cc[row],
             volume_cc=covered * anatomy.grid.voxel_cc,
             mean_gy=float(found.weighted_sum[row]) / covered,
             min_gy=float(found.least[row]),

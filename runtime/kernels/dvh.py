@@ -1,4 +1,4 @@
-"""Weighted histograms of one volume over several overlapping regions, in one pass."""
+"""Weighted cumulative histograms of one volume over several overlapping regions, in one pass."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trocar.runtime.errors import InvalidInput
-from trocar.runtime.kernels import _native
+from trocar.runtime.kernels import _native  # type: ignore[attr-defined]
 
 BAD_DOSE = "expected a finite dose of at least 0 in every voxel, got a NaN, infinite or negative one"
 BAD_FRACTION = "expected covered fractions from 0 to 1, got a NaN or a value outside"
@@ -22,20 +22,20 @@ class Histograms:
 
     Parameters
     ----------
-    weight : (regions, bins + 1) float64, covered voxels per bin; the last bin holds all values above.
+    above : (regions, bins + 1) float64, covered voxels in or above each bin; the last bin has no upper end.
     total : (regions,) float64, covered voxels.
     weighted_sum : (regions,) float64, sum of fraction times value.
     least, most : (regions,) float64, extremes over voxels with a fraction above 0; inf and -inf if none.
     """
 
-    weight: npt.NDArray[np.float64]
+    above: npt.NDArray[np.float64]
     total: npt.NDArray[np.float64]
     weighted_sum: npt.NDArray[np.float64]
     least: npt.NDArray[np.float64]
     most: npt.NDArray[np.float64]
 
 
-def histograms(
+def cumulative_histograms(
     dose: npt.NDArray[np.float32],
     fractions: Sequence[npt.NDArray[np.float32]],
     *,
@@ -43,10 +43,10 @@ def histograms(
     bins_per_unit: int,
     bins: int,
 ) -> Histograms:
-    """Histogram the dose over each region, weighted by the covered fraction of each voxel.
+    """Sum up, from the top, the covered fraction of each voxel by its dose.
 
     Bin k holds doses in [k, k + 1) * unit / bins_per_unit. Sums run in voxel order in float64: the result is
-    the same bit for bit on every machine, and equals `histograms_reference`.
+    the same bit for bit on every machine, and equals `cumulative_histograms_reference`.
 
     Parameters
     ----------
@@ -59,15 +59,15 @@ def histograms(
         Shapes differ, a dose is not finite or negative, or a fraction lies outside 0 to 1.
     """
     flat_dose, flat_fractions = _flat(dose, fractions)
-    weight = np.empty((len(flat_fractions), bins + 1))
+    above = np.empty((len(flat_fractions), bins + 1))
     sums = np.empty((len(flat_fractions), 4))
-    status = _native.dvh_histograms(flat_dose, flat_fractions, float(bins_per_unit), unit, weight, sums)
+    status = _native.cumulative_histograms(flat_dose, flat_fractions, float(bins_per_unit), unit, above, sums)
     if status:
         raise InvalidInput(_STATUS[status])
-    return Histograms(weight, sums[:, 0], sums[:, 1], sums[:, 2], sums[:, 3])
+    return Histograms(above, sums[:, 0], sums[:, 1], sums[:, 2], sums[:, 3])
 
 
-def histograms_reference(
+def cumulative_histograms_reference(
     dose: npt.NDArray[np.float32],
     fractions: Sequence[npt.NDArray[np.float32]],
     *,
@@ -75,7 +75,7 @@ def histograms_reference(
     bins_per_unit: int,
     bins: int,
 ) -> Histograms:
-    """Specify `histograms` in NumPy, bit for bit: `bincount` adds in voxel order too."""
+    """Specify `cumulative_histograms` in NumPy, bit for bit: `bincount` and `cumsum` add in order too."""
     flat_dose, flat_fractions = _flat(dose, fractions)
     dose64 = flat_dose.astype(np.float64)
     if not (np.isfinite(dose64) & (dose64 >= 0)).all():
@@ -90,7 +90,7 @@ def histograms_reference(
         one_bin = np.zeros(dose64.size, dtype=np.int64)
         rows.append(
             (
-                np.bincount(bin_index, weights=weight, minlength=bins + 1),
+                np.cumsum(np.bincount(bin_index, weights=weight, minlength=bins + 1)[::-1])[::-1],
                 np.bincount(one_bin, weights=weight, minlength=1)[0],
                 np.bincount(one_bin, weights=weight * dose64, minlength=1)[0],
                 dose64[covered].min(initial=np.inf),

@@ -1,4 +1,4 @@
-// Weighted dose histograms of several structures: the numeric definition of the op.
+// Weighted cumulative dose histograms of several structures: the numeric definition of the op.
 #pragma once
 
 #include <cstdint>

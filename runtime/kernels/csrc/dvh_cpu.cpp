@@ -7,13 +7,9 @@
 #include <stdexcept>
 #include <vector>
 
+#include "clones.h"
+#include "clones.h"
 #include "dvh.h"
-
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-#define TROCAR_DVH_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#else
-#define TROCAR_DVH_CLONES
-#endif
 
 namespace nb = nanobind;
 
@@ -53,7 +49,7 @@ inline bool doses_valid(const float* dose, std::size_t count) {
   return bad == 0;
 }
 
-TROCAR_DVH_CLONES
+TROCAR_CLONES
 DvhStatus accumulate(const float* dose, std::size_t voxels, double bins_per_unit, double unit,
                      std::int32_t last_bin, Structure* structures, std::size_t structure_count) {
   std::int32_t bin[kBlock];
@@ -85,19 +81,25 @@ DvhStatus accumulate(const float* dose, std::size_t voxels, double bins_per_unit
   return kDvhOk;
 }
 
+// From what each bin holds to what lies in it and above, in place.
+void sum_from_above(double* histogram, std::size_t bins) {
+  for (std::size_t bin = bins - 1; bin-- > 0;) histogram[bin] += histogram[bin + 1];
+}
+
 using Voxels = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Table = nb::ndarray<double, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 
-int dvh_histograms(Voxels dose, const std::vector<Voxels>& fractions, double bins_per_unit, double unit,
-                   Table histograms, Table sums) {
+int cumulative_histograms(Voxels dose, const std::vector<Voxels>& fractions, double bins_per_unit,
+                          double unit, Table histograms, Table sums) {
   const std::size_t count = fractions.size();
   if (histograms.shape(0) != count || sums.shape(0) != count || sums.shape(1) != 4 || histograms.shape(1) < 1)
-    throw std::invalid_argument("dvh_histograms: the outputs do not match the number of structures");
+    throw std::invalid_argument("cumulative_histograms: the outputs do not match the number of structures");
   std::vector<Structure> structures(count);
   const std::size_t bins = histograms.shape(1);
   for (std::size_t s = 0; s < count; ++s) {
     if (fractions[s].shape(0) != dose.shape(0))
-      throw std::invalid_argument("dvh_histograms: a structure has another number of voxels than the dose");
+      throw std::invalid_argument(
+          "cumulative_histograms: a structure has another number of voxels than the dose");
     structures[s] = {fractions[s].data(), histograms.data() + s * bins, {}};
   }
   DvhStatus status;
@@ -106,6 +108,7 @@ int dvh_histograms(Voxels dose, const std::vector<Voxels>& fractions, double bin
     std::memset(histograms.data(), 0, count * bins * sizeof(double));
     status = accumulate(dose.data(), dose.shape(0), bins_per_unit, unit, static_cast<std::int32_t>(bins - 1),
                         structures.data(), count);
+    for (const Structure& structure : structures) sum_from_above(structure.histogram, bins);
   }
   for (std::size_t s = 0; s < count; ++s) {
     double* const row = sums.data() + s * 4;
@@ -120,10 +123,11 @@ int dvh_histograms(Voxels dose, const std::vector<Voxels>& fractions, double bin
 }  // namespace
 
 void bind_dvh(nb::module_& module) {
-  module.def("dvh_histograms", &dvh_histograms, nb::arg("dose").noconvert(), nb::arg("fractions").noconvert(),
-             nb::arg("bins_per_unit"), nb::arg("unit"), nb::arg("histograms").noconvert(),
-             nb::arg("sums").noconvert(),
-             "Weighted dose histogram of each structure in one pass; returns a status, 0 for success.");
+  module.def(
+      "cumulative_histograms", &cumulative_histograms, nb::arg("dose").noconvert(),
+      nb::arg("fractions").noconvert(), nb::arg("bins_per_unit"), nb::arg("unit"),
+      nb::arg("histograms").noconvert(), nb::arg("sums").noconvert(),
+      "Weighted cumulative dose histogram of each structure in one pass; returns a status, 0 for success.");
 }
 
 }  // namespace trocar
