@@ -139,7 +139,8 @@ def _parsed(lines: list[bytes]) -> dict[str, Any]:
     sizes = [line for line in lines if line.startswith(b"sizes:")]
     require(len(sizes) == 1, f"NRRD: expected one line of sizes, got {len(sizes)}")
     try:
-        header = nrrd.read_header([line for line in lines if line is not sizes[0]])
+        text = [line.decode("utf-8", "replace") for line in lines if line is not sizes[0]]
+        header = nrrd.read_header(text)
         header["sizes"] = [int(figure) for figure in sizes[0][len(b"sizes:") :].split()]
     except Exception as error:  # pynrrd raises whatever the text trips over
         detail = " ".join(str(error).split())[:120]

@@ -56,6 +56,14 @@ def test_the_result_holds_the_source(ball):
     assert (fraction_on(ball, grid) > grown + 0.15).mean() < 0.002
 
 
+def test_a_structure_of_no_organ_is_refused_before_memory_is_spent(make_circle):
+    huge = rasterise_contours("body", "ctv", [(z, make_circle(0, 0, 190)) for z in np.arange(0.0, 301, 50)])
+    with pytest.raises(
+        InvalidInput, match=r'"body" is too large for a margin: 38[0-9] x 38[0-9] x 35[0-9] mm'
+    ):
+        expand(huge, Margins(), name="p", role="ptv")
+
+
 @pytest.mark.parametrize("bad", [-1.0, np.nan, np.inf, 31.0])
 def test_margins_out_of_range(ball, bad):
     with pytest.raises(InvalidInput, match="margin posterior: expected 0 to 30 mm"):

@@ -42,6 +42,7 @@ def test_holes_and_several_contours_on_uneven_planes(make_circle):
         ([(0.0, SQUARE * np.nan), (5.0, SQUARE)], "not finite"),
         ([(0.0, SQUARE * [1, 0]), (5.0, SQUARE * [1, 0])], "encloses no area"),
         ([(float(z), SQUARE * 300) for z in range(60)], "pixels"),
+        ([(0.0, SQUARE), (5.0, np.tile([[0, 0], [1, 9000]], (3000, 1)))], "cross .* scan lines"),
     ],
 )
 def test_contours_that_do_not_do(contours, message):

@@ -74,6 +74,18 @@ def test_segments_that_make_no_sense(make_nrrd, layers, segments, message):
         read_segmentation(make_nrrd(layers, segments))
 
 
+def test_names_beyond_ascii(make_nrrd, layers):
+    found = read_segmentation(make_nrrd(layers, [{"Name": "Próstata"}, {"Name": "前立腺", "Layer": 1}]))
+    assert found.names == ("Próstata", "前立腺")
+
+
+def test_a_structure_as_large_as_the_image_is_refused(make_nrrd):
+    whole = np.ones((1, 350, 300, 300), np.uint8)
+    found = read_segmentation(make_nrrd(whole, [{"Name": "CTV"}]))
+    with pytest.raises(InvalidInput, match="spans 31500000 voxels, more than 30000000"):
+        built(found, ctv="CTV")
+
+
 def test_an_empty_segment(make_nrrd, layers):
     found = read_segmentation(make_nrrd(layers, [{"Name": "CTV", "LabelValue": 7, "Layer": 0}]))
     with pytest.raises(InvalidInput, match=r'structure "CTV" \(role ctv\) is empty'):
