@@ -15,6 +15,7 @@ from trocar.planners.protocol import GeometryRules
 from trocar.planners.types import Anatomy, Finding, Float64Array, Needle, Plan, Template
 
 TOLERANCE_MM = 0.05
+DEFAULT_PITCH_MM = 5.0
 
 Hole = tuple[int, int]
 
@@ -96,64 +97,71 @@ def seed_distances_mm(seeds_xyz_mm: Float64Array, anatomy: Anatomy, role: str = 
 
 
 def geometry_findings(plan: Plan, anatomy: Anatomy, rules: GeometryRules) -> tuple[Finding, ...]:
-    """Check a plan's needles and seeds against the rules; one finding a rule, passed ones included."""
-    found = [
-        _finding("max_needles", len(plan.needles), f"<= {rules.max_needles}", "needles",
-                 len(plan.needles) <= rules.max_needles, rules),
-    ]  # fmt: skip
-    tight = tight_spacings_mm(plan.needles, rules.min_spacing_along_needle_mm)
-    smallest = min((gap for _, gap in tight), default=None)
-    found.append(
-        _finding(
-            "seed_spacing", _named(len(tight), f"{smallest} mm in {tight[0][0]}" if tight else ""),
-            f">= {rules.min_spacing_along_needle_mm:g} along a needle", "mm", not tight, rules,
-        )  # fmt: skip
+    """Check a plan's needles and seeds against the rules; one finding a rule, passed ones included.
+
+    Only a seed far from the PTV is a warning: people place such seeds on purpose.
+    """
+    return tuple(_findings(plan, anatomy, rules))
+
+
+def _findings(plan: Plan, anatomy: Anatomy, rules: GeometryRules) -> Iterator[Finding]:
+    count = len(plan.needles)
+    yield Finding(
+        "max_needles", count, f"<= {rules.max_needles}", "needles", _severity(count <= rules.max_needles), rules.source
     )
-    pitch_mm = plan.lattice.template.pitch_mm if plan.lattice else 5.0
+    yield _spacing_finding(plan, rules)
     if rules.no_adjacent_in_plane:
-        pairs = adjacent_pairs(plan.needles, pitch_mm)
+        pairs = adjacent_pairs(plan.needles, plan.lattice.template.pitch_mm if plan.lattice else DEFAULT_PITCH_MM)
         where = f"{pairs[0][0]} and {pairs[0][1]} at z = {pairs[0][2]:g} mm" if pairs else ""
-        found.append(
-            _finding("adjacent_seeds", _named(len(pairs), where), "0 in one plane", "pairs", not pairs, rules)
-        )
-    found.extend(_template_findings(plan, rules))
-    if "ptv" in anatomy.fractions and len(plan.seeds_xyz_mm):
-        worst = float(seed_distances_mm(plan.seeds_xyz_mm, anatomy).max())
-        limit = rules.candidate_margin_mm
-        found.append(
-            _finding("seed_outside_ptv", round(worst, 2), f"<= {limit:g} beyond the PTV", "mm",
-                     worst <= limit + anatomy.grid.spacing_zyx_mm[0], rules)
-        )  # fmt: skip
-    return tuple(found)
-
-
-def _template_findings(plan: Plan, rules: GeometryRules) -> Iterator[Finding]:
-    if plan.lattice is None:
-        template = _inferred_template(plan)
-    else:
-        template = plan.lattice.template
+        yield _none_allowed("adjacent_seeds", len(pairs), where, "pairs in one plane", rules)
+    template = plan.lattice.template if plan.lattice else _inferred_template(plan)
     holes, astray = holes_of(plan.needles, template)
-    yield _finding(
-        "template_holes", _named(len(astray), ", ".join(astray[:3])), "0 needles outside a hole", "needles",
-        not astray, rules,
-    )  # fmt: skip
+    yield _none_allowed("template_holes", len(astray), ", ".join(astray[:3]), "needles outside a hole", rules)
     for name in rules.forbidden_patterns:
-        where = [hole for _, hole in forbidden_patterns(holes.values(), [name])]
-        at = f"at {template.label(*where[0])}" if where else ""
-        yield _finding(f"needle_pattern_{name}", _named(len(where), at), "0", "patterns", not where, rules)
+        at = [hole for _, hole in forbidden_patterns(holes.values(), [name])]
+        where = f"at {template.label(*at[0])}" if at else ""
+        yield _none_allowed(f"needle_pattern_{name}", len(at), where, "patterns", rules)
+    if "ptv" in anatomy.fractions and len(plan.seeds_xyz_mm):
+        worst_mm = float(seed_distances_mm(plan.seeds_xyz_mm, anatomy).max())
+        # Distances on the grid are good to half a voxel.
+        near = worst_mm <= rules.candidate_margin_mm + 0.5 * max(anatomy.grid.spacing_zyx_mm)
+        yield Finding(
+            "seed_outside_ptv",
+            round(worst_mm, 2) if np.isfinite(worst_mm) else "off the grid",
+            f"<= {rules.candidate_margin_mm:g}",
+            "mm beyond the PTV",
+            "pass" if near else "warn",
+            rules.source,
+        )
+
+
+def _spacing_finding(plan: Plan, rules: GeometryRules) -> Finding:
+    gaps = [(float(gap), n.label) for n in plan.needles for gap in np.diff(np.sort(n.seeds_z_mm))]
+    tight = tight_spacings_mm(plan.needles, rules.min_spacing_along_needle_mm)
+    smallest_mm, label = min(gaps, default=(float("inf"), ""))
+    measured: float | str = "one seed a needle" if not gaps else round(smallest_mm, 2)
+    return Finding(
+        "seed_spacing",
+        f"{measured} in {label}, {len(tight)} needles" if tight else measured,
+        f">= {rules.min_spacing_along_needle_mm:g}",
+        "mm along a needle",
+        _severity(not tight),
+        rules.source,
+    )
 
 
 def _inferred_template(plan: Plan) -> Template:
     """The smallest 5 mm template through the first needle that spans the plan, where the file names none."""
     x = np.array([needle.x_mm for needle in plan.needles] or [0.0])
     y = np.array([needle.y_mm for needle in plan.needles] or [0.0])
-    columns, rows = (round((axis.max() - axis.min()) / 5.0) + 1 for axis in (x, y))
-    return Template((float(x.min()), float(y.min())), 5.0, columns, rows)
+    columns, rows = (round((axis.max() - axis.min()) / DEFAULT_PITCH_MM) + 1 for axis in (x, y))
+    return Template((float(x.min()), float(y.min())), DEFAULT_PITCH_MM, columns, rows)
 
 
-def _named(count: int, where: str) -> float | str:
-    return float(count) if not where else f"{count} ({where})"
+def _none_allowed(rule: str, count: int, where: str, unit: str, rules: GeometryRules) -> Finding:
+    measured: float | str = f"{count} ({where})" if where else float(count)
+    return Finding(rule, measured, "0", unit, _severity(count == 0), rules.source)
 
 
-def _finding(rule: str, measured: float | str, limit: str, unit: str, passed: bool, rules: GeometryRules) -> Finding:
-    return Finding(rule, measured, limit, unit, "pass" if passed else "fail", rules.source)
+def _severity(passed: bool) -> str:
+    return "pass" if passed else "fail"

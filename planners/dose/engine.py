@@ -151,9 +151,7 @@ class DoseEngine:
         """
         candidates = vectors(candidates_xyz_mm, "candidates")
         points = vectors(points_xyz_mm, "points")
-        return kernels.dose_matrix(
-            self._table, candidates / MM_PER_CM, points / MM_PER_CM, threads=threads
-        )
+        return kernels.dose_matrix(self._table, candidates / MM_PER_CM, points / MM_PER_CM, threads=threads)
 
     def _exact_grid(self, seeds: Float64Array, strength_u: float, grid: Grid, threads: int) -> Float32Array:
         dose_gy = np.empty(grid.shape_zyx, dtype=np.float32)
@@ -219,7 +217,7 @@ _Reach = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 
 
 def _reach(grid: Grid, seeds_zyx: npt.NDArray[np.int64]) -> _Reach:
-    """First and last offset, voxel minus seed, on each axis: any grid voxel to any other, and to the seeds."""
+    """First and last offset, voxel minus seed, by axis: from any grid voxel and every seed to any voxel."""
     spans = []
     for axis, count in enumerate(grid.shape_zyx):
         low = min(0, int(seeds_zyx[:, axis].min(initial=0)))

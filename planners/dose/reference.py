@@ -19,9 +19,7 @@ MAX_COORDINATE_MM = 1e5
 REFERENCE_RADIUS_CM = 1.0
 
 
-def dose_rate_cgy_h_u(
-    source: SourceModel, away_cm: npt.ArrayLike, along_cm: npt.ArrayLike
-) -> Float64Array:
+def dose_rate_cgy_h_u(source: SourceModel, away_cm: npt.ArrayLike, along_cm: npt.ArrayLike) -> Float64Array:
     """Dose rate in water per unit air-kerma strength.
 
     D(r, theta) = Lambda G_L(r, theta) / G_L(1 cm, 90 deg) g_L(r) F(r, theta).
@@ -76,9 +74,7 @@ def geometry_function(
     ahead = away * away + (along - length_cm / 2) * (along + length_cm / 2)
     off_axis = across > 0
     beta = np.arctan2(across, ahead)
-    return np.where(
-        off_axis, beta / np.where(off_axis, across, 1.0), 1.0 / np.where(off_axis, 1.0, ahead)
-    )
+    return np.where(off_axis, beta / np.where(off_axis, across, 1.0), 1.0 / np.where(off_axis, 1.0, ahead))
 
 
 def radial_dose_function(source: SourceModel, radius_cm: Float64Array) -> Float64Array:
@@ -92,7 +88,9 @@ def radial_dose_function(source: SourceModel, radius_cm: Float64Array) -> Float6
     return np.asarray(np.exp(np.interp(radius_cm, nodes, log_g) + slope * beyond))
 
 
-def anisotropy_function(source: SourceModel, radius_cm: Float64Array, theta_deg: Float64Array) -> Float64Array:
+def anisotropy_function(
+    source: SourceModel, radius_cm: Float64Array, theta_deg: Float64Array
+) -> Float64Array:
     """F(r, theta): bilinear; the nearest node outside the table; a one-sided table is mirrored at 90 deg."""
     theta = np.minimum(theta_deg, 180.0 - theta_deg) if source.symmetric else theta_deg
     i, u = _cell(source.f_r_cm, radius_cm)

@@ -234,7 +234,9 @@ def _anisotropy_table(section: Mapping[str, Any], radii: int, angles: int) -> Fl
         and all(value is None or _is_number(value) for row in rows for value in row)
     ):
         raise InvalidInput(f"source F.F: expected {radii} rows (radii) of {angles} finite numbers (angles)")
-    table = np.array([[np.nan if value is None else value for value in row] for row in rows], dtype=np.float64)
+    table = np.array(
+        [[np.nan if value is None else value for value in row] for row in rows], dtype=np.float64
+    )
     # A null lies inside the capsule, where nobody measures: the next larger radius stands in for it,
     # so that a table lookup just outside the capsule interpolates between values that exist.
     for row in range(radii - 2, -1, -1):

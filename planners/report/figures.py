@@ -42,11 +42,26 @@ def plan_png(result: PlanResult) -> bytes:
     for slot, picture in enumerate(_base_middle_apex(pictures)):
         draw_plane(figure.add_subplot(grid[0, 2 * slot : 2 * slot + 2]), picture, view)
     draw_template(figure.add_subplot(grid[1, :3]), result)
-    draw_dvh(figure.add_subplot(grid[1, 3:]), result)
+    draw_dvh(figure.add_subplot(grid[1, 3:]), result, legend=False)
+    _draw_key(figure, result)
     return _png(figure)
 
 
-def draw_dvh(axes: Axes, result: PlanResult) -> None:
+def _draw_key(figure: Figure, result: PlanResult) -> None:
+    """Draw what the colours mean, above everything."""
+    from matplotlib.lines import Line2D
+
+    roles = [role for role in ROLES if role in result.anatomy.fractions]
+    lines = [Line2D([], [], color=ROLE_COLOURS[role], lw=1.8, label=ROLE_TITLES[role]) for role in roles]
+    lines += [
+        Line2D([], [], color=colour, lw=width, label=f"{percent} %")
+        for percent, (colour, width) in ISODOSES.items()
+    ]
+    lines.append(Line2D([], [], color=INK, marker="o", ms=4.5, ls="none", label="seed"))
+    figure.legend(handles=lines, loc="outside upper center", ncols=len(lines), frameon=False, fontsize=9)
+
+
+def draw_dvh(axes: Axes, result: PlanResult, *, legend: bool = True) -> None:
     """Draw the curve of every structure, the prescription, and the limits as triangles.
 
     A triangle stands at its limit and points to the acceptable side; it is filled where the limit is met.
@@ -72,7 +87,8 @@ def draw_dvh(axes: Axes, result: PlanResult) -> None:
     percent.set_xlabel("% of prescription", fontsize=8, color=FAINT_INK)
     percent.tick_params(labelsize=8, colors=FAINT_INK)
     axes.spines[["right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=9, loc="upper right", bbox_to_anchor=(1.0, 0.97))
+    if legend:
+        axes.legend(frameon=False, fontsize=9, loc="upper right", bbox_to_anchor=(1.0, 0.97))
 
 
 def draw_plane(axes: Axes, picture: PlanePicture, view: View) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trocar.runtime.errors import InvalidInput
-from trocar.runtime.kernels import _native  # type: ignore[attr-defined]
+from trocar.runtime.kernels import _native
 
 Float32Array = npt.NDArray[np.float32]
 Float64Array = npt.NDArray[np.float64]
@@ -28,14 +28,14 @@ _RADIAL_STEPS = (0.25, 0.05, 0.01, 0.005, 0.001)
 _ANGULAR_STEPS_DEG = (5.0, 1.0, 0.5, 0.1)
 _MAX_BINS = 65_536
 _MAX_THREADS = 64
-_ON_EDGE = 1e-6
+_ON_EDGE = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
 class LineSource:
     """A line source's tables, laid out for the native kernels."""
 
-    native: Any
+    native: _native.LineSource
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +84,12 @@ def line_source(
     log2_g = np.log2(g)
     slope = (log2_g[-1] - log2_g[-2]) / (g_radius[-1] - g_radius[-2])
     bins = int(np.ceil(radial_nodes[-1] / radial_step - 1e-9)) + 1
-    g_lines = _bin_lines(g_radius / radial_step, log2_g, slope * radial_step, bins, radial_nodes / radial_step)
-    f_radius, f = (f_radius, f) if f_radius.size > 1 else (np.append(f_radius, f_radius + 1), np.repeat(f, 2, 0))
+    g_lines = _bin_lines(
+        g_radius / radial_step, log2_g, slope * radial_step, bins, radial_nodes / radial_step
+    )
+    f_radius, f = (
+        (f_radius, f) if f_radius.size > 1 else (np.append(f_radius, f_radius + 1), np.repeat(f, 2, 0))
+    )
     row_lines = _bin_lines(
         f_radius / radial_step, np.arange(f_radius.size), 0.0, bins, radial_nodes / radial_step
     )
@@ -272,13 +276,17 @@ def _threads(threads: int) -> int:
     return threads
 
 
-def _check(array: object, dtype: type[np.generic], dimensions: int, name: str, last: int | None = None) -> None:
+def _check(
+    array: object, dtype: type[np.generic], dimensions: int, name: str, last: int | None = None
+) -> None:
     expected = f"{name}: expected a C-contiguous {dtype.__name__} array of {dimensions} dimensions"
     if not isinstance(array, np.ndarray):
         raise InvalidInput(f"{expected}, got {type(array).__name__}")
     _require(array.dtype == dtype, f"{expected}, got {array.dtype}")
     _require(array.ndim == dimensions, f"{expected}, got shape {array.shape}")
-    _require(last is None or array.shape[-1] == last, f"{expected}, the last of {last}, got shape {array.shape}")
+    _require(
+        last is None or array.shape[-1] == last, f"{expected}, the last of {last}, got shape {array.shape}"
+    )
     _require(array.flags.c_contiguous, f"{expected}, got strides {array.strides}")
 
 

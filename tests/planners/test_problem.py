@@ -91,7 +91,7 @@ def test_needles_carry_their_seeds(small_problem):
 def test_a_lattice_far_from_the_target_is_refused(small_volumes, engine, protocol):
     _, volumes = small_volumes
     away = Lattice(Template((500.0, 500.0)), Planes(0.0))
-    with pytest.raises(InvalidInput, match="no template hole lies within 5 mm of the PTV"):
+    with pytest.raises(InvalidInput, match="no template hole lies within 3 mm of the PTV"):
         build_problem(volumes, away, engine, protocol, strength_u=0.42, prescription_gy=145.0, seed=0)
 
 

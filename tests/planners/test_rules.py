@@ -63,12 +63,26 @@ def test_a_legal_plan_passes_every_rule():
         ([needle(2, 2, 0), needle(3, 2, 1), needle(2, 3, 1), needle(3, 3, 0)], "needle_pattern_block2x2"),
         ([Needle("X", 7.0, 10.0, (0.0,))], "template_holes"),
         ([Needle("X", -5.0, 10.0, (0.0,))], "template_holes"),
-        ([needle(2, 2, 14)], "seed_outside_ptv"),
         ([needle(c, r, (c + r) % 4) for c in range(0, 13, 2) for r in range(0, 13, 2)], "max_needles"),
     ],
 )
 def test_each_rule_is_broken_by_its_example(needles, rule):
     assert rule in failed(*needles)
+
+
+def test_a_seed_far_from_the_ptv_is_a_warning():
+    rules = load_protocol("ldr-i125-145").geometry
+    found = {f.rule: f for f in geometry_findings(plan(needle(2, 2, 0), needle(4, 4, 13)), box(), rules)}
+    assert found["seed_outside_ptv"].severity == "warn"
+    assert found["seed_outside_ptv"].measured == pytest.approx(5.0, abs=0.6)
+    near = {f.rule: f for f in geometry_findings(plan(needle(2, 2, 0), needle(4, 4, 12)), box(), rules)}
+    assert near["seed_outside_ptv"].severity == "pass"
+
+
+def test_the_least_spacing_is_reported():
+    rules = load_protocol("ldr-i125-145").geometry
+    found = {f.rule: f for f in geometry_findings(plan(needle(2, 2, 0, 3), needle(4, 4, 1, 5)), box(), rules)}
+    assert (found["seed_spacing"].measured, found["seed_spacing"].severity) == (15.0, "pass")
 
 
 def test_diagonal_neighbours_are_no_pair():

@@ -44,7 +44,8 @@ TROCAR_HD float larger(float a, float b) { return a > b ? a : b; }
 // atan(t) for |t| <= tan(pi/8), relative error 3e-8 (the polynomial of Cephes' atanf).
 TROCAR_HD float small_arctan(float t) {
   const float q = t * t;
-  const float p = ((8.05374449538e-2f * q - 1.38776856032e-1f) * q + 1.99777106478e-1f) * q - 3.33329491539e-1f;
+  const float p =
+      ((8.05374449538e-2f * q - 1.38776856032e-1f) * q + 1.99777106478e-1f) * q - 3.33329491539e-1f;
   return p * q * t + t;
 }
 

@@ -86,7 +86,8 @@ typedef float Lanes __attribute__((vector_size(64), aligned(4), may_alias));
 
 // out[0, 16 k) += weight * sum of `count` kernel rows, the partial sums held in registers.
 template <int kLanes>
-TROCAR_HD void add_rows(const float* const* rows, int count, int column, float weight, float* out, int width) {
+TROCAR_HD void add_rows(const float* const* rows, int count, int column, float weight, float* out,
+                        int width) {
   Lanes sum[kLanes] = {};
   for (int s = 0; s < count; ++s) {
     const Lanes* row = reinterpret_cast<const Lanes*>(rows[s] + column);
@@ -140,7 +141,8 @@ struct Columns {
 class Tables {
  public:
   Tables(double length, double clearance, double radial_bins_per_length, double angular_bins_per_radian,
-         int half_columns, bool hinged, Array<float, 2> radial, Array<float, 3> angular, Array<float, 3> cells)
+         int half_columns, bool hinged, Array<float, 2> radial, Array<float, 3> angular,
+         Array<float, 3> cells)
       : radial_(copy(radial)), angular_(copy(angular)), cells_(copy(cells)) {
     const int columns = static_cast<int>(cells.shape(2));
     const bool consistent = radial.shape(0) == 7 && radial.shape(1) > 0 && angular.shape(0) == 4 &&
@@ -243,7 +245,8 @@ Result<double, 1> dose_points(const Tables& tables, Array<double, 2> points, Arr
   return result;
 }
 
-Result<float, 2> dose_matrix(const Tables& tables, Array<double, 2> seeds, Array<double, 2> points, int threads) {
+Result<float, 2> dose_matrix(const Tables& tables, Array<double, 2> seeds, Array<double, 2> points,
+                             int threads) {
   if (points.shape(1) != 3 || seeds.shape(1) != 3) throw std::invalid_argument("points and seeds are (n, 3)");
   auto result = new_array<float, 2>({seeds.shape(0), points.shape(0)});
   float* out = result.data();
@@ -253,8 +256,8 @@ Result<float, 2> dose_matrix(const Tables& tables, Array<double, 2> seeds, Array
     float away[kBlock], along[kBlock];
     for (int64_t start = 0; start < columns.count; start += kBlock) {
       const int count = static_cast<int>(std::min<int64_t>(kBlock, columns.count - start));
-      project_axial(&columns.x[start], &columns.y[start], &columns.z[start], seeds.data() + 3 * s, away, along,
-                    count);
+      project_axial(&columns.x[start], &columns.y[start], &columns.z[start], seeds.data() + 3 * s, away,
+                    along, count);
       evaluate_row(tables.source(), away, along, out + s * columns.count + start, count);
     }
   });
@@ -264,8 +267,8 @@ Result<float, 2> dose_matrix(const Tables& tables, Array<double, 2> seeds, Array
 // out[z, y, x] += weight * sum over seeds of kernel[slab[z - sz + z0], row[y - sy + y0], x - sx + x0].
 // Seeds come ordered by z: those of one plane share a slab, which then stays in the cache.
 void superpose(nb::ndarray<float, nb::ndim<3>, nb::c_contig, nb::device::cpu> out, Array<float, 3> kernel,
-               Array<int32_t, 1> slab, Array<int32_t, 1> row, int z0, int y0, int x0, Array<int32_t, 2> seeds_zyx,
-               float weight, int threads) {
+               Array<int32_t, 1> slab, Array<int32_t, 1> row, int z0, int y0, int x0,
+               Array<int32_t, 2> seeds_zyx, float weight, int threads) {
   const int nz = static_cast<int>(out.shape(0)), ny = static_cast<int>(out.shape(1));
   const int nx = static_cast<int>(out.shape(2));
   const int64_t row_stride = static_cast<int64_t>(kernel.shape(2));
@@ -278,7 +281,8 @@ void superpose(nb::ndarray<float, nb::ndim<3>, nb::c_contig, nb::device::cpu> ou
   };
   const int32_t* seed = seeds_zyx.data();
   for (int s = 0; s < seed_count; ++s, seed += 3) {
-    if (!within(int64_t{z0} - seed[0], nz, slab.shape(0)) || !within(int64_t{y0} - seed[1], ny, row.shape(0)) ||
+    if (!within(int64_t{z0} - seed[0], nz, slab.shape(0)) ||
+        !within(int64_t{y0} - seed[1], ny, row.shape(0)) ||
         !within(int64_t{x0} - seed[2], padded, kernel.shape(2))) {
       throw std::invalid_argument("a seed lies beyond the kernel's reach");
     }
@@ -307,13 +311,20 @@ void superpose(nb::ndarray<float, nb::ndim<3>, nb::c_contig, nb::device::cpu> ou
 }  // namespace
 
 void bind_dose(nb::module_& module) {
-  nb::class_<Tables>(module, "LineSource")
+  using namespace nb::literals;
+  nb::class_<Tables>(module, "LineSource", "A line source's tables, laid out for lookup.")
       .def(nb::init<double, double, double, double, int, bool, Array<float, 2>, Array<float, 3>,
-                    Array<float, 3>>());
-  module.def("dose_away_along", &dose_away_along);
-  module.def("dose_points", &dose_points);
-  module.def("dose_matrix", &dose_matrix);
-  module.def("superpose", &superpose);
+                    Array<float, 3>>(),
+           "length"_a, "clearance"_a, "radial_bins_per_length"_a, "angular_bins_per_radian"_a,
+           "half_columns"_a, "hinged"_a, "radial"_a, "angular"_a, "cells"_a);
+  module.def("dose_away_along", &dose_away_along, "source"_a, "away"_a, "along"_a,
+             "Dose at distances from the axis and positions along it.");
+  module.def("dose_points", &dose_points, "source"_a, "points"_a, "seeds"_a, "axes"_a, "axial"_a, "threads"_a,
+             "Summed dose of seeds at points.");
+  module.def("dose_matrix", &dose_matrix, "source"_a, "seeds"_a, "points"_a, "threads"_a,
+             "Dose of each seed along +z at each point.");
+  module.def("superpose", &superpose, "out"_a, "kernel"_a, "slab"_a, "row"_a, "z0"_a, "y0"_a, "x0"_a,
+             "seeds_zyx"_a, "weight"_a, "threads"_a, "Add a kernel at each seed's voxel to a grid.");
 }
 
 }  // namespace trocar
