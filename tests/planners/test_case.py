@@ -1,20 +1,23 @@
-import hashlib
-
 import numpy as np
 import pytest
 
-from trocar.planners.case import case_from_bytes, case_from_contours, complete_case, load_case
+from trocar.planners.case import case_from_contours, complete_case, load_case
 from trocar.planners.geometry import default_lattice, extent_mm, slab_volume_cc
 from trocar.planners.types import Structure, Template
 from trocar.runtime.errors import InvalidInput
 
 
+def make_circle(x, y, radius):
+    turn = np.linspace(0, 2 * np.pi, 90, endpoint=False)
+    return np.stack([x + radius * np.cos(turn), y + radius * np.sin(turn)], axis=1)
+
+
 @pytest.fixture(scope="module")
-def gland(make_circle):
+def gland():
     return [(z, make_circle(4.0, -3.0, 18.0)) for z in np.arange(0.0, 41.0, 5.0)]
 
 
-def test_everything_given_assumes_nothing(gland, make_circle):
+def test_everything_given_assumes_nothing(gland):
     small = [(z, make_circle(4.0, -3.0, 3.0)) for z, _ in gland]
     case = case_from_contours(
         {"CTV": gland, "PTV": gland, "Urethra": small, "Rectum": gland, "Bladder": gland}
@@ -50,7 +53,7 @@ def test_a_ptv_alone_is_also_the_ctv(gland):
     assert case.assumptions == ("No CTV was contoured: the PTV (45.8 cc) was taken for it.",)
 
 
-def test_gaps_and_a_ptv_smaller_than_the_ctv_are_said(gland, make_circle):
+def test_gaps_and_a_ptv_smaller_than_the_ctv_are_said(gland):
     parted = [contour for contour in gland if contour[0] not in (15.0, 20.0)]
     small = [(z, make_circle(4.0, -3.0, 10.0)) for z, _ in gland]
     notes = case_from_contours({"CTV": parted, "PTV": small}).assumptions
@@ -71,30 +74,6 @@ def test_roles_can_be_overridden(gland):
     assert case.structures["ctv"].name == "Target"
     with pytest.raises(InvalidInput, match=r"no target structure .* among: Target, Other"):
         case_from_contours({"Target": gland, "Other": gland})
-
-
-def test_a_segmentation_file(make_nrrd, layers, segments, tmp_path):
-    data = make_nrrd(layers, segments)
-    path = tmp_path / "Patient 7.seg.nrrd"
-    path.write_bytes(data)
-    case = load_case(str(path))
-    assert case.name == "Patient 7"
-    assert case.input_sha256 == hashlib.sha256(data).hexdigest()
-    assert {role: item.name for role, item in case.structures.items()} == {
-        "ctv": "Prostate",
-        "ptv": "PTV",
-        "urethra": "urethra (assumed)",
-        "rectum": "Rectum",
-    }
-    assert case_from_bytes(data, filename_hint="x.NRRD").name == "x"
-
-
-def test_no_target_in_a_segmentation(make_nrrd, layers):
-    data = make_nrrd(layers, [{"Name": "Heart", "Layer": 0}, {"Name": "Lung", "Layer": 1}])
-    with pytest.raises(
-        InvalidInput, match=r"no target structure \(prostate, CTV or PTV\) among: Heart, Lung$"
-    ):
-        case_from_bytes(data)
 
 
 def test_an_empty_structure_given_directly():

@@ -1,8 +1,10 @@
+import hashlib
 import itertools
 
 import numpy as np
 import pytest
 
+from trocar.planners.case import case_from_bytes, load_case
 from trocar.planners.geometry import slab_volume_cc
 from trocar.planners.io.segmentation import read_segmentation
 from trocar.runtime.errors import InvalidInput
@@ -121,3 +123,27 @@ def test_labels_that_cannot_overlap_are_nested_again(make_nrrd):
     assert volumes["urethra"] == pytest.approx(6 * 2 * 2)
     assert len(parts.assumptions) == 3
     assert parts.assumptions[1].startswith("PTV and ctv are labels of one layer, which cannot overlap")
+
+
+def test_a_segmentation_file(make_nrrd, layers, segments, tmp_path):
+    data = make_nrrd(layers, segments)
+    path = tmp_path / "Patient 7.seg.nrrd"
+    path.write_bytes(data)
+    case = load_case(str(path))
+    assert case.name == "Patient 7"
+    assert case.input_sha256 == hashlib.sha256(data).hexdigest()
+    assert {role: item.name for role, item in case.structures.items()} == {
+        "ctv": "Prostate",
+        "ptv": "PTV",
+        "urethra": "urethra (assumed)",
+        "rectum": "Rectum",
+    }
+    assert case_from_bytes(data, filename_hint="x.NRRD").name == "x"
+
+
+def test_no_target_in_a_segmentation(make_nrrd, layers):
+    data = make_nrrd(layers, [{"Name": "Heart", "Layer": 0}, {"Name": "Lung", "Layer": 1}])
+    with pytest.raises(
+        InvalidInput, match=r"no target structure \(prostate, CTV or PTV\) among: Heart, Lung$"
+    ):
+        case_from_bytes(data)
