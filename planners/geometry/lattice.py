@@ -37,7 +37,8 @@ def default_lattice(
     notes = []
     if template is None:
         half = 0.5 * _DEFAULT_PITCH_MM * (_DEFAULT_SIDE - 1)
-        origin = (_middle(box.x_mm) - half, _middle(box.y_mm) - half)
+        # Rounded again, so that a plan file reads 3.59 and not 3.5900000000000034.
+        origin = (round(_middle(box.x_mm) - half, 2), round(_middle(box.y_mm) - half, 2))
         template = Template(origin, _DEFAULT_PITCH_MM, _DEFAULT_SIDE, _DEFAULT_SIDE)
         notes.append(
             f"No template was given: {_DEFAULT_SIDE} x {_DEFAULT_SIDE} holes at {_DEFAULT_PITCH_MM:g} mm "
@@ -48,7 +49,7 @@ def default_lattice(
         # Each plane stands for a slab of one pitch, so the outermost lie at most half a pitch inside.
         length = box.z_mm[1] - box.z_mm[0]
         count = max(1, int(np.ceil(length / _DEFAULT_PITCH_MM - 1e-6)))
-        z0 = _middle(box.z_mm) - 0.5 * _DEFAULT_PITCH_MM * (count - 1)
+        z0 = round(_middle(box.z_mm) - 0.5 * _DEFAULT_PITCH_MM * (count - 1), 2)
         planes = Planes(z0, _DEFAULT_PITCH_MM, count)
         notes.append(
             f"No planes were given: {count} planes at {_DEFAULT_PITCH_MM:g} mm from z = {z0:.2f} mm were "

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -38,6 +40,13 @@ def test_the_default_template_is_centred_and_said():
     assert len(notes) == 2
     assert "13 x 13 holes at 5 mm" in notes[0]
     assert "9 planes at 5 mm from z = -19.50 mm" in notes[1]
+
+
+def test_default_figures_are_written_short():
+    odd = case(ctv=((-20, 20), (-15, 15), (-20, 20)), ptv=((-20, 20), (-15, 15), (-20, 20)))
+    part = replace(odd.structures["ptv"], origin_xy_mm=(-19.2937, -11.4071))
+    lattice, _ = default_lattice(replace(odd, structures={"ptv": part}), None, None)
+    assert [str(figure) for figure in lattice.template.origin_xy_mm] == ["-29.79", "-26.91"]
 
 
 def test_what_is_given_is_kept_and_nothing_said():
