@@ -203,7 +203,9 @@ def test_a_full_queue_refuses_and_a_cancelled_call_makes_room(start_server: Any)
                 and "try again later" in error.details()
             )
 
-        _wait_for(refused)
+        time.sleep(1.0)  # a probe that came first would take the slot itself
+        assert not long.done()
+        assert refused()
         assert _health(server.target) == SERVING  # full is not ill
         long.cancel()
         _wait_for(lambda: not refused())
