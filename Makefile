@@ -15,7 +15,7 @@ export CMAKE_BUILD_PARALLEL_LEVEL ?= $(shell nproc 2>/dev/null || echo 2)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help env build demo test check pytest stubs dev picture clean
+.PHONY: help env build demo test check ruff types imports clang-format stubs-current pytest stubs dev picture clean
 say = @printf '==> %s\n' "$(1)"
 
 help: ## list the targets
@@ -35,24 +35,35 @@ pytest: $(TOOLS)
 	$(call say,pytest: the installed wheel)
 	@$(BIN)/pytest
 
-# mypy and lint-imports run in build/, where no folder of the checkout can stand in for the wheel.
-check: $(TOOLS) $(STUBS)/.made ## ruff, mypy --strict, import rules, clang-format, stubs are current
+check: ruff types imports clang-format stubs-current ## ruff, mypy --strict, import rules, clang-format, stubs are current
+
+ruff: $(TOOLS)
 	$(call say,ruff)
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --check --quiet .
+
+# mypy and lint-imports run in build/, where no folder of the checkout can stand in for the wheel.
+types: $(TOOLS)
 	$(call say,mypy --strict: the installed wheel)
 	@cd build && ../$(BIN)/mypy --config-file ../pyproject.toml $(addprefix -p ,$(PACKAGES))
-	$(call say,import-linter)
-	@cd build && ../$(BIN)/lint-imports --config ../pyproject.toml
+
+imports: $(TOOLS)
+	$(call say,import-linter: the installed wheel)
+	@cd build && ../$(BIN)/lint-imports --config ../pyproject.toml --no-logo
+
+clang-format: $(TOOLS)
 	$(call say,clang-format)
 	@$(BIN)/clang-format --dry-run -Werror runtime/kernels/csrc/*.h runtime/kernels/csrc/*.cpp
-	$(call say,protobuf stubs)
-	@rm -rf build/stubs && PYTHON=$(STUBS)/bin/python tools/stubs.sh build/stubs 2>build/stubs.log || { cat build/stubs.log; exit 1; }
-	@cd build/stubs && find . -name '*_pb2*' | while read -r file; do diff -q "$$file" "../../proto/$$file" || exit 1; done \
-		|| { echo "the committed stubs are not what the .proto files say: run make stubs" >&2; exit 1; }
+
+stubs-current: $(STUBS)/.made
+	$(call say,protobuf stubs: what the .proto files say)
+	@rm -rf build/stubs
+	@PYTHON=$(CURDIR)/$(STUBS)/bin/python tools/stubs.sh build/stubs
+	@diff --recursive --brief --exclude='*.proto' --exclude=__pycache__ --exclude=py.typed build/stubs proto || \
+		{ echo "stubs: not what the .proto files say; run make stubs" >&2; exit 1; }
 
 stubs: $(STUBS)/.made ## generate the protobuf stubs beside the .proto files
-	@PYTHON=$(STUBS)/bin/python tools/stubs.sh
+	@PYTHON=$(CURDIR)/$(STUBS)/bin/python tools/stubs.sh
 
 dev: | preflight ## make .venv-dev: an editable install and pre-commit, for working on trocar
 	$(call say,$(DEV): editable install)

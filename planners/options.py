@@ -107,12 +107,13 @@ def settings_of(args: argparse.Namespace) -> Settings:
         source_json=read_text(Path(source_file), "--source") if source_file else None,
         strength_u=args.strength_u,
         prescription_gy=args.prescription_gy,
-        template=_template(args.template) if args.template else None,
-        planes=_planes(args.planes) if args.planes else None,
+        template=parse_template(args.template) if args.template else None,
+        planes=parse_planes(args.planes) if args.planes else None,
     )
 
 
-def _template(text: str) -> Template:
+def parse_template(text: str) -> Template:
+    """Read O_X,O_Y,PITCH,COLS,ROWS; lengths in mm."""
     from trocar.planners.types import Template
 
     form = "O_X,O_Y,PITCH,COLS,ROWS"
@@ -125,7 +126,8 @@ def _template(text: str) -> Template:
     )
 
 
-def _planes(text: str) -> Planes:
+def parse_planes(text: str) -> Planes:
+    """Read Z0,PITCH,N; lengths in mm."""
     from trocar.planners.types import Planes
 
     form = "Z0,PITCH,N"

@@ -7,12 +7,15 @@ sometimes a median lobe, and a rectum 2-8 mm behind the gland.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from trocar.planners.geometry import Margins, expand
 from trocar.planners.types import Case, Float32Array, Float64Array, Structure
+
+Level = Callable[[Float64Array, Float64Array, Float64Array], Float64Array]
 
 _STREAM = 0x7472_6F63  # keeps phantom seeds apart from every other use of small seeds
 
@@ -47,7 +50,7 @@ class PhantomShape:
 
 
 def phantom_shape(seed: int) -> PhantomShape:
-    """Draw the parameters of phantom `seed`. Only uniform draws, in a fixed order, so that they never move."""
+    """Draw the parameters of phantom `seed`: uniform draws in a fixed order, so that they never move."""
     random = np.random.default_rng([_STREAM, seed])
 
     def uniform(low: float, high: float) -> float:
@@ -115,16 +118,30 @@ def phantom_case(seed: int, *, pixel_mm: float = 1.0, slice_mm: float = 1.0) -> 
     gland_z = z[np.abs(z) <= shape.half_z_mm * 1.45 + slice_mm]
 
     ctv = _sampled("Prostate", "ctv", x, y, gland_z, pixel_mm, slice_mm, lambda *p: _gland(shape, *p))
-    urethra = _sampled("Urethra", "urethra", x, y, gland_z, pixel_mm, slice_mm, lambda *p: _urethra(shape, *p))
+    urethra = _sampled(
+        "Urethra", "urethra", x, y, gland_z, pixel_mm, slice_mm, lambda *p: _urethra(shape, *p)
+    )
     wall_y = _posterior_wall_mm(shape)
     rectum = _sampled(
-        "Rectum", "rectum", x, y, z[z <= shape.half_z_mm + 12.0], pixel_mm, slice_mm,
+        "Rectum",
+        "rectum",
+        x,
+        y,
+        z[z <= shape.half_z_mm + 12.0],
+        pixel_mm,
+        slice_mm,
         lambda *p: _rectum(shape, wall_y, *p),
-    )  # fmt: skip
+    )
     bladder = _sampled(
-        "Bladder", "bladder", x, y, z, pixel_mm, slice_mm,
+        "Bladder",
+        "bladder",
+        x,
+        y,
+        z,
+        pixel_mm,
+        slice_mm,
         lambda *p: np.maximum(_bladder(shape, *p), -_gland(shape, *p)),
-    )  # fmt: skip
+    )
     margins = Margins(3.0, 3.0, 3.0, 0.0, 3.0, 3.0)  # posterior 0: the rectum is there
     ptv = expand(ctv, margins, name="PTV", role="ptv")
     structures = {s.role: s for s in (ctv, ptv, urethra, rectum, bladder)}
@@ -135,7 +152,16 @@ def _axis(low: float, high: float, step: float) -> Float64Array:
     return np.arange(np.floor(low / step), np.ceil(high / step) + 1) * step
 
 
-def _sampled(name, role, x, y, z, pixel_mm, slice_mm, level) -> Structure:  # type: ignore[no-untyped-def]
+def _sampled(
+    name: str,
+    role: str,
+    x: Float64Array,
+    y: Float64Array,
+    z: Float64Array,
+    pixel_mm: float,
+    slice_mm: float,
+    level: Level,
+) -> Structure:
     """Sample a level set (inside where negative) on 2 x 2 x 2 points a voxel."""
     occupancy: Float32Array = np.zeros((len(z), len(y), len(x)), np.float32)
     for dz in (-0.25, 0.25):
@@ -150,12 +176,18 @@ def _sampled(name, role, x, y, z, pixel_mm, slice_mm, level) -> Structure:  # ty
     kept = np.flatnonzero(occupancy.any(axis=(1, 2)))
     first, last = int(kept[0]), int(kept[-1]) + 1
     return Structure(
-        name, role, np.ascontiguousarray(occupancy[first:last]), z[first:last], (float(x[0]), float(y[0])),
+        name,
+        role,
+        np.ascontiguousarray(occupancy[first:last]),
+        z[first:last],
+        (float(x[0]), float(y[0])),
         (pixel_mm, pixel_mm),
-    )  # fmt: skip
+    )
 
 
-def _unit_gland(u, v, w, draws):  # type: ignore[no-untyped-def]
+def _unit_gland(
+    u: Float64Array, v: Float64Array, w: Float64Array, draws: Mapping[str, float]
+) -> Float64Array:
     """Level set of the gland in units of its half axes: a superellipse per slice, tapering along w."""
     v = v - draws["tilt"] * w
     u = u / (1.0 + draws["asymmetry"] * np.sign(u))
@@ -170,7 +202,7 @@ def _unit_gland(u, v, w, draws):  # type: ignore[no-untyped-def]
     if lobe > 0.0:
         bump = np.sqrt((u / lobe) ** 2 + ((v - 0.1) / lobe) ** 2 + ((w - 0.85) / (1.3 * lobe)) ** 2) - 1.0
         level = np.minimum(level, bump)
-    return level
+    return np.asarray(level, dtype=np.float64)
 
 
 def _size_of(volume_cc: float, aspect: Float64Array, draws: dict[str, float]) -> float:
@@ -184,18 +216,28 @@ def _size_of(volume_cc: float, aspect: Float64Array, draws: dict[str, float]) ->
 
 
 def _draws(shape: PhantomShape) -> dict[str, float]:
-    names = ("tilt", "asymmetry", "posterior_flatness", "posterior_power", "base_power", "apex_power", "median_lobe")
+    names = (
+        "tilt",
+        "asymmetry",
+        "posterior_flatness",
+        "posterior_power",
+        "base_power",
+        "apex_power",
+        "median_lobe",
+    )
     return {name: getattr(shape, name) for name in names}
 
 
-def _gland(shape: PhantomShape, x, y, z):  # type: ignore[no-untyped-def]
+def _gland(shape: PhantomShape, x: Float64Array, y: Float64Array, z: Float64Array) -> Float64Array:
     return _unit_gland(x / shape.half_x_mm, y / shape.half_y_mm, z / shape.half_z_mm, _draws(shape))
 
 
-def _urethra(shape: PhantomShape, x, y, z):  # type: ignore[no-untyped-def]
+def _urethra(shape: PhantomShape, x: Float64Array, y: Float64Array, z: Float64Array) -> Float64Array:
     """A tube that bends forward above and below the verumontanum, contoured from base to apex."""
     w = z / shape.half_z_mm
-    centre_y = shape.urethra_y_mm + shape.tilt * w * shape.half_y_mm - shape.urethra_curve * w**2 * shape.half_y_mm
+    centre_y = (
+        shape.urethra_y_mm + shape.tilt * w * shape.half_y_mm - shape.urethra_curve * w**2 * shape.half_y_mm
+    )
     distance = np.hypot(x - shape.urethra_x_mm, y - centre_y) - shape.urethra_radius_mm
     return np.where(np.abs(w) <= 0.9, distance, 1.0)
 
@@ -205,16 +247,23 @@ def _posterior_wall_mm(shape: PhantomShape) -> float:
     return shape.half_y_mm * shape.posterior_flatness
 
 
-def _rectum(shape: PhantomShape, wall_y_mm: float, x, y, z):  # type: ignore[no-untyped-def]
+def _rectum(
+    shape: PhantomShape, wall_y_mm: float, x: Float64Array, y: Float64Array, z: Float64Array
+) -> Float64Array:
     """A tube behind the gland that follows its tilt and falls away towards base and apex."""
     w = z / shape.half_z_mm
-    front = wall_y_mm + shape.tilt * w * shape.half_y_mm + shape.rectal_gap_mm + shape.rectum_bend * w**2 * 0.5
+    front = (
+        wall_y_mm + shape.tilt * w * shape.half_y_mm + shape.rectal_gap_mm + shape.rectum_bend * w**2 * 0.5
+    )
     across = x / shape.rectum_half_x_mm
     along = (y - front - shape.rectum_half_y_mm) / shape.rectum_half_y_mm
     return np.sqrt(across**2 + along**2) - 1.0
 
 
-def _bladder(shape: PhantomShape, x, y, z):  # type: ignore[no-untyped-def]
+def _bladder(shape: PhantomShape, x: Float64Array, y: Float64Array, z: Float64Array) -> Float64Array:
     half = shape.bladder_half_mm
     centre_z = shape.half_z_mm + 0.75 * half
-    return np.sqrt((x / (1.3 * half)) ** 2 + ((y + 5.0) / half) ** 2 + ((z - centre_z) / (0.8 * half)) ** 2) - 1.0
+    return (
+        np.sqrt((x / (1.3 * half)) ** 2 + ((y + 5.0) / half) ** 2 + ((z - centre_z) / (0.8 * half)) ** 2)
+        - 1.0
+    )

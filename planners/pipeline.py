@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
 
@@ -166,7 +166,9 @@ def evaluate_plan(
     engine = DoseEngine(request.source)
     with watch.stage("generate"):
         held = plan.lattice
-        lattice, assumed = (held, []) if held is not None else default_lattice(case, request.template, request.planes)
+        lattice, assumed = (
+            (held, []) if held is not None else default_lattice(case, request.template, request.planes)
+        )
         volumes = anatomy(case, evaluation_grid(case, lattice, spacing_mm=dose_grid_mm))
     case = replace(case, assumptions=(*case.assumptions, *assumed))
     return _proven(case, plan, volumes, engine, request, watch, _provenance(case, request), read_ms)
@@ -189,7 +191,9 @@ def _proven(
         metrics = role_metrics(dvhs, plan.prescription_gy)
     with watch.stage("validity"):
         case = replace(case, assumptions=(*case.assumptions, *coverage_notes(case, volumes)))
-        validity = check(plan, case, volumes, dvhs, dose_gy, request.source, request.protocol, seed=request.seed)
+        validity = check(
+            plan, case, volumes, dvhs, dose_gy, request.source, request.protocol, seed=request.seed
+        )
     timing = watch.timing_ms()
     timing = {"read": round(read_ms, 3), **timing, "total": round(timing["total"] + read_ms, 3)}
     return PlanResult(
@@ -197,9 +201,7 @@ def _proven(
     )
 
 
-def _plan(
-    request: PlanRequest, outcome: Outcome, lattice: Lattice, provenance: Mapping[str, Any]
-) -> Plan:
+def _plan(request: PlanRequest, outcome: Outcome, lattice: Lattice, provenance: Mapping[str, Any]) -> Plan:
     return Plan(
         source=request.source.key,
         strength_u=request.strength_u,
@@ -219,7 +221,7 @@ def _provenance(case: Case, request: PlanRequest) -> dict[str, Any]:
         "model_sha256": "",
         "device": "cpu",
         "protocol": request.protocol.key,
-        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
 
@@ -231,4 +233,3 @@ def _search_record(request: PlanRequest, outcome: Outcome) -> dict[str, Any]:
         "cost": outcome.cost,
         "stopped_early": outcome.stopped,
     }
-

@@ -27,7 +27,7 @@ _DOSE_CAP = 4.0  # a seed's own dose, in prescriptions, above which no goal look
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """Lattice sites where a seed may stand: (n,) hole (row * columns + column), (n,) plane, (n, 3) centres."""
+    """Lattice sites for seeds: (n,) hole (row * columns + column), (n,) plane, (n, 3) centres."""
 
     hole: npt.NDArray[np.int32]
     plane: npt.NDArray[np.int32]
@@ -96,8 +96,12 @@ def build_problem(
         No lattice site lies within the protocol's margin of the PTV.
     """
     distance_mm, corner = _distance_near_ptv(anatomy)
-    candidates = find_candidates(anatomy.grid, lattice, distance_mm, corner, protocol.geometry.candidate_margin_mm)
-    samples = draw_samples(anatomy, distance_mm, corner, _goal_roles(protocol), np.random.default_rng([seed, 1]))
+    candidates = find_candidates(
+        anatomy.grid, lattice, distance_mm, corner, protocol.geometry.candidate_margin_mm
+    )
+    samples = draw_samples(
+        anatomy, distance_mm, corner, _goal_roles(protocol), np.random.default_rng([seed, 1])
+    )
     matrix = engine.matrix_gy_u(candidates.centres_xyz_mm, samples.points_xyz_mm)
     matrix *= np.float32(strength_u / prescription_gy)
     np.minimum(matrix, np.float32(_DOSE_CAP), out=matrix)
@@ -107,7 +111,7 @@ def build_problem(
         candidates,
         samples,
         matrix,
-        tuple(_search_goal(goal, anatomy, samples) for goal in settings.goals if goal.role in anatomy.fractions),
+        tuple(_search_goal(goal, samples) for goal in settings.goals if goal.role in anatomy.fractions),
         _search_rules(protocol.geometry, lattice, min(settings.needle_cap, protocol.geometry.max_needles)),
         settings.needle_cost,
         settings.seed_cost,
@@ -144,13 +148,17 @@ def find_candidates(
         ],
         axis=1,
     )
-    index = np.rint((centres[:, ::-1] - grid.origin_xyz_mm[::-1]) / grid.spacing_zyx_mm).astype(np.int64) - corner
+    index = (
+        np.rint((centres[:, ::-1] - grid.origin_xyz_mm[::-1]) / grid.spacing_zyx_mm).astype(np.int64) - corner
+    )
     held = np.all((index >= 0) & (index < distance_mm.shape), axis=1)
     near = np.zeros(len(centres), dtype=bool)
     near[held] = distance_mm[tuple(index[held].T)] <= margin_mm
     require(bool(near.any()), f"no template hole lies within {margin_mm:g} mm of the PTV at any plane")
     hole = (row * template.columns + column)[near]
-    return Candidates(hole.astype(np.int32), plane[near].astype(np.int32), np.ascontiguousarray(centres[near]))
+    return Candidates(
+        hole.astype(np.int32), plane[near].astype(np.int32), np.ascontiguousarray(centres[near])
+    )
 
 
 def draw_samples(
@@ -195,7 +203,7 @@ def _systematic(
     return voxels[order[np.minimum(at.astype(np.int64), len(voxels) - 1)]]
 
 
-def _search_goal(goal: Goal, anatomy: Anatomy, samples: Samples) -> SearchGoal:
+def _search_goal(goal: Goal, samples: Samples) -> SearchGoal:
     """A protocol goal in cubic centimetres of the strata that make up its structure."""
     mask = sum(1 << s for s, roles in enumerate(samples.roles) if goal.role in roles)
     counts = np.diff(samples.starts)

@@ -1,4 +1,4 @@
-"""The dosimetric search: annealing chains run in slices, so that it can stop at any time with a valid plan."""
+"""The dosimetric search: annealing chains in slices, so that it can stop any time with a valid plan."""
 
 from __future__ import annotations
 
@@ -36,7 +36,8 @@ class Effort:
     def __post_init__(self) -> None:
         """Refuse efforts that cannot be meant."""
         require(
-            (self.moves is None) != (self.budget_ms is None), "expected either a number of moves or a budget in ms"
+            (self.moves is None) != (self.budget_ms is None),
+            "expected either a number of moves or a budget in ms",
         )
         require(
             self.moves is None or 1 <= self.moves <= 10**10, f"expected 1 to 1e10 moves, got {self.moves}"

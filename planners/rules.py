@@ -1,4 +1,6 @@
-"""The hard geometric rules of a needle plan, in plain Python: the search's native rules are tested against these.
+"""The hard geometric rules of a needle plan, in plain Python.
+
+The search's native rules are tested against these.
 
 Source: needle patterns that BC Cancer's plans never have (Aleef et al., IJCARS 2021); seed spacing is
 two planes, so that 4.5 mm seeds never touch.
@@ -33,7 +35,9 @@ PATTERNS: dict[str, tuple[tuple[Hole, ...], ...]] = {
 }
 
 
-def forbidden_patterns(holes: Iterable[Hole], names: Iterable[str] = tuple(PATTERNS)) -> Iterator[tuple[str, Hole]]:
+def forbidden_patterns(
+    holes: Iterable[Hole], names: Iterable[str] = tuple(PATTERNS)
+) -> Iterator[tuple[str, Hole]]:
     """Yield every forbidden pattern among the used holes, with the hole it starts at."""
     used = set(holes)
     for name in names:
@@ -55,7 +59,7 @@ def tight_spacings_mm(needles: Iterable[Needle], minimum_mm: float) -> list[tupl
 
 def adjacent_pairs(needles: tuple[Needle, ...], pitch_mm: float) -> list[tuple[str, str, float]]:
     """Seeds side by side in one plane: (label, label, z_mm) of needles one pitch apart along x or y."""
-    found = []
+    found: list[tuple[str, str, float]] = []
     for i, first in enumerate(needles):
         for second in needles[i + 1 :]:
             dx, dy = abs(first.x_mm - second.x_mm), abs(first.y_mm - second.y_mm)
@@ -107,11 +111,18 @@ def geometry_findings(plan: Plan, anatomy: Anatomy, rules: GeometryRules) -> tup
 def _findings(plan: Plan, anatomy: Anatomy, rules: GeometryRules) -> Iterator[Finding]:
     count = len(plan.needles)
     yield Finding(
-        "max_needles", count, f"<= {rules.max_needles}", "needles", _severity(count <= rules.max_needles), rules.source
+        "max_needles",
+        count,
+        f"<= {rules.max_needles}",
+        "needles",
+        _severity(count <= rules.max_needles),
+        rules.source,
     )
     yield _spacing_finding(plan, rules)
     if rules.no_adjacent_in_plane:
-        pairs = adjacent_pairs(plan.needles, plan.lattice.template.pitch_mm if plan.lattice else DEFAULT_PITCH_MM)
+        pairs = adjacent_pairs(
+            plan.needles, plan.lattice.template.pitch_mm if plan.lattice else DEFAULT_PITCH_MM
+        )
         where = f"{pairs[0][0]} and {pairs[0][1]} at z = {pairs[0][2]:g} mm" if pairs else ""
         yield _none_allowed("adjacent_seeds", len(pairs), where, "pairs in one plane", rules)
     template = plan.lattice.template if plan.lattice else _inferred_template(plan)

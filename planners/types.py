@@ -39,12 +39,9 @@ class Grid:
     @property
     def axes_zyx_mm(self) -> tuple[Float64Array, Float64Array, Float64Array]:
         """Voxel centre coordinates along z, y and x."""
-        origin_zyx = self.origin_xyz_mm[::-1]
-        z, y, x = (
-            start + step * np.arange(count)
-            for start, step, count in zip(origin_zyx, self.spacing_zyx_mm, self.shape_zyx, strict=True)
-        )
-        return z, y, x
+        (x0, y0, z0), (dz, dy, dx), (nz, ny, nx) = self.origin_xyz_mm, self.spacing_zyx_mm, self.shape_zyx
+        z, y, x = (np.arange(count, dtype=np.float64) for count in (nz, ny, nx))
+        return z0 + dz * z, y0 + dy * y, x0 + dx * x
 
     def points_xyz_mm(self, index_zyx: npt.NDArray[np.integer[Any]]) -> Float64Array:
         """Voxel centres (n, 3) of indices (n, 3)."""

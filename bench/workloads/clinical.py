@@ -16,7 +16,9 @@ HELP = "plan real cases and set each beside the clinical plan in the same folder
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the workload's options."""
     parser.add_argument(
-        "--folder", required=True, help="holds NAME.seg.nrrd and NAME_seeds.json (the first plan is the clinical one)"
+        "--folder",
+        required=True,
+        help="holds NAME.seg.nrrd and NAME_seeds.json (the first plan is the clinical one)",
     )
     parser.add_argument("--strength-u", type=float, default=0.42)
     parser.add_argument("--prescription-gy", type=float, default=144.0)

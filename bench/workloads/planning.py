@@ -31,7 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cases", type=int, default=50, help="phantoms (default 50)")
     parser.add_argument("--seed", type=int, default=1000, help="first phantom's number (default 1000)")
     parser.add_argument("--protocol", default="ldr-i125-145")
-    parser.add_argument("--budget-ms", type=float, default=500.0, help="wall time of each search (default 500)")
+    parser.add_argument(
+        "--budget-ms", type=float, default=500.0, help="wall time of each search (default 500)"
+    )
     parser.add_argument("--moves", type=int, help="or an exact number of moves a chain")
     parser.add_argument("--chains", type=int, default=2)
 

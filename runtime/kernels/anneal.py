@@ -108,15 +108,32 @@ def annealer(
         raise InvalidInput(f"expected at most 32 strata, got {len(point_cc)}")
     native_goals = [
         _native.Goal(
-            goal.mask, 1 if goal.at_least else -1, goal.threshold, goal.target_cc, goal.cost_per_cc, goal.hinge_per_cc
+            goal.mask,
+            1 if goal.at_least else -1,
+            goal.threshold,
+            goal.target_cc,
+            goal.cost_per_cc,
+            goal.hinge_per_cc,
         )
         for goal in goals
-    ]  # fmt: skip
+    ]
     try:
         return _native.Annealer(
-            matrix, sites.hole, sites.plane, sites.columns, sites.rows, sites.planes, starts, point_cc,
-            native_goals, rules.native(), needle_cost, seed_cost, seed, stream,
-        )  # fmt: skip
+            matrix,
+            sites.hole,
+            sites.plane,
+            sites.columns,
+            sites.rows,
+            sites.planes,
+            starts,
+            point_cc,
+            native_goals,
+            rules.native(),
+            needle_cost,
+            seed_cost,
+            seed,
+            stream,
+        )
     except ValueError as error:
         raise InvalidInput(str(error)) from error
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trocar.runtime.errors import InvalidInput
-from trocar.runtime.kernels import _native  # type: ignore[attr-defined]
+from trocar.runtime.kernels import _native
 
 BAD_DOSE = "expected a finite dose of at least 0 in every voxel, got a NaN, infinite or negative one"
 BAD_FRACTION = "expected covered fractions from 0 to 1, got a NaN or a value outside"

@@ -39,7 +39,8 @@ def distance_transform(
     mask = np.ascontiguousarray(mask_zyx, dtype=np.uint8)
     out = np.empty(mask.shape, dtype=np.float32)
     if mask.size:
-        _native.distance_transform(mask, *map(float, spacing_zyx_mm), per_slice, out)
+        dz, dy, dx = map(float, spacing_zyx_mm)
+        _native.distance_transform(mask, dz, dy, dx, per_slice, out)
     return out
 
 
@@ -48,7 +49,9 @@ def distance_transform_reference(
 ) -> Float64Array:
     """`distance_transform` by comparing every voxel with every True voxel."""
     index = np.indices(mask_zyx.shape).reshape(3, -1).T
-    apart = (index[:, None, :] - index[None, mask_zyx.ravel(), :]) * np.asarray(spacing_zyx_mm)
+    apart = (index[:, None, :] - index[None, mask_zyx.ravel(), :]) * np.asarray(
+        spacing_zyx_mm, dtype=np.float64
+    )
     squared = (apart**2).sum(axis=2)
     if per_slice:
         squared[apart[:, :, 0] != 0.0] = np.inf
@@ -74,7 +77,8 @@ def signed_slices(occupancy_zyx: Float32Array, spacing_yx_mm: tuple[float, float
     occupancy = np.ascontiguousarray(occupancy_zyx, dtype=np.float32)
     out = np.empty_like(occupancy)
     if occupancy.size:
-        _native.signed_slices(occupancy, *map(float, spacing_yx_mm), out)
+        dy, dx = map(float, spacing_yx_mm)
+        _native.signed_slices(occupancy, dy, dx, out)
     return out
 
 
@@ -141,16 +145,24 @@ def blend_planes(
     """
     out = np.zeros(shape_zyx, dtype=np.float32)
     if out.size and len(blend.plane):
+        (from_x, from_y), (from_dy, from_dx) = source.origin_xy_mm, source.spacing_yx_mm
+        (to_x, to_y), (to_dy, to_dx) = target.origin_xy_mm, target.spacing_yx_mm
         _native.blend_planes(
             np.ascontiguousarray(distance_zyx_mm, dtype=np.float32),
-            *map(float, (*source.origin_xy_mm, *source.spacing_yx_mm[::-1])),
+            float(from_x),
+            float(from_y),
+            float(from_dx),
+            float(from_dy),
             blend.plane,
             blend.slices,
             blend.t,
             blend.weight,
             blend.shift_xy_mm,
             blend.grow_mm,
-            *map(float, (*target.origin_xy_mm, *target.spacing_yx_mm[::-1])),
+            float(to_x),
+            float(to_y),
+            float(to_dx),
+            float(to_dy),
             split,
             out,
         )

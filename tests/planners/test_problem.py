@@ -50,7 +50,7 @@ def test_points_lie_in_the_structures_of_their_stratum(small_problem, small_volu
 
 def test_sampled_volumes_of_dose_are_the_grid_s(small_problem, small_volumes, engine, protocol):
     """What the search counts on its samples is what the grid holds, within a sampling error."""
-    lattice, volumes = small_volumes
+    _, volumes = small_volumes
     random = np.random.default_rng(8)
     chosen = random.choice(len(small_problem.matrix), size=60, replace=False)
     seeds = small_problem.candidates.centres_xyz_mm[chosen]

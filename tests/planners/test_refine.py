@@ -31,9 +31,7 @@ def test_a_budget_is_kept(small_problem):
 
 def test_a_stop_gives_the_best_so_far(small_problem):
     calls = iter([False, False, True])
-    outcome = refine(
-        small_problem, Effort(moves=10**9, chains=1), seed=0, stop=lambda: next(calls, True)
-    )
+    outcome = refine(small_problem, Effort(moves=10**9, chains=1), seed=0, stop=lambda: next(calls, True))
     assert outcome.stopped
     assert outcome.moves == 3 * 4096
     assert outcome.needles
@@ -65,9 +63,16 @@ def test_found_plans_keep_the_hard_rules(small_problem, protocol, seed):
 
 @pytest.mark.parametrize(
     "kwargs",
-    [{}, {"moves": 1, "budget_ms": 1.0}, {"moves": 0}, {"moves": -5}, {"budget_ms": 0.0}, {"budget_ms": float("nan")},
-     {"moves": 1, "chains": 0}],
-)  # fmt: skip
+    [
+        {},
+        {"moves": 1, "budget_ms": 1.0},
+        {"moves": 0},
+        {"moves": -5},
+        {"budget_ms": 0.0},
+        {"budget_ms": float("nan")},
+        {"moves": 1, "chains": 0},
+    ],
+)
 def test_efforts_that_cannot_be_meant(kwargs):
     with pytest.raises(InvalidInput, match="expected"):
         Effort(**kwargs)

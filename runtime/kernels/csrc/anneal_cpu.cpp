@@ -1,7 +1,4 @@
 // CPU chain of the annealing search: incremental dose on sampled points, hard rules, anytime best.
-#include "anneal.h"
-#include "clones.h"
-
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/vector.h>
@@ -13,16 +10,20 @@
 #include <utility>
 #include <vector>
 
+#include "anneal.h"
+#include "clones.h"
+
 namespace nb = nanobind;
 
 namespace trocar::anneal {
 
-// Sixteen explicit lanes: every instruction set adds in the same order, so a seed gives the same plan anywhere.
+// Sixteen explicit lanes: every instruction set adds in the same order, so a seed gives the same plan
+// anywhere.
 constexpr int kLanes = 16;
 typedef float FloatLanes __attribute__((vector_size(kLanes * sizeof(float))));
 typedef int32_t IntLanes __attribute__((vector_size(kLanes * sizeof(int32_t))));
 
-constexpr int kMaxTerms = 6;    // distinct thresholds of one stratum
+constexpr int kMaxTerms = 6;     // distinct thresholds of one stratum
 constexpr int kMaxColumns = 24;  // columns one move may add or remove
 
 struct Term {
@@ -76,13 +77,26 @@ inline __attribute__((always_inline)) void sum_terms(const Stratum& s, const flo
 TROCAR_CLONES void sum_stratum(const Stratum& s, const float* dose, const float* plus, const float* minus,
                                TermSums& out) {
   switch (s.terms) {
-    case 0: break;
-    case 1: sum_terms<1>(s, dose, plus, minus, out); break;
-    case 2: sum_terms<2>(s, dose, plus, minus, out); break;
-    case 3: sum_terms<3>(s, dose, plus, minus, out); break;
-    case 4: sum_terms<4>(s, dose, plus, minus, out); break;
-    case 5: sum_terms<5>(s, dose, plus, minus, out); break;
-    default: sum_terms<6>(s, dose, plus, minus, out); break;
+    case 0:
+      break;
+    case 1:
+      sum_terms<1>(s, dose, plus, minus, out);
+      break;
+    case 2:
+      sum_terms<2>(s, dose, plus, minus, out);
+      break;
+    case 3:
+      sum_terms<3>(s, dose, plus, minus, out);
+      break;
+    case 4:
+      sum_terms<4>(s, dose, plus, minus, out);
+      break;
+    case 5:
+      sum_terms<5>(s, dose, plus, minus, out);
+      break;
+    default:
+      sum_terms<6>(s, dose, plus, minus, out);
+      break;
   }
 }
 
@@ -107,9 +121,16 @@ class Annealer {
   Annealer(Matrix matrix, Ints candidate_hole, Ints candidate_plane, int columns, int rows, int planes,
            Ints strata, Floats point_cc, std::vector<Goal> goals, Rules rules, float needle_cost,
            float seed_cost, uint64_t seed, uint64_t stream)
-      : matrix_(matrix), points_(static_cast<int>(matrix.shape(1))),
-        candidates_(static_cast<int>(matrix.shape(0))), columns_(columns), rows_(rows), planes_(planes),
-        goals_(std::move(goals)), rules_(rules), needle_cost_(needle_cost), seed_cost_(seed_cost),
+      : matrix_(matrix),
+        points_(static_cast<int>(matrix.shape(1))),
+        candidates_(static_cast<int>(matrix.shape(0))),
+        columns_(columns),
+        rows_(rows),
+        planes_(planes),
+        goals_(std::move(goals)),
+        rules_(rules),
+        needle_cost_(needle_cost),
+        seed_cost_(seed_cost),
         random_(seed, stream) {
     if (points_ % kLanes != 0) throw std::invalid_argument("points must be padded to a multiple of 16");
     if (candidate_hole.shape(0) != matrix.shape(0) || candidate_plane.shape(0) != matrix.shape(0))
@@ -142,7 +163,10 @@ class Annealer {
     std::vector<int> dropped;
     for (int c : candidates) {
       if (c < 0 || c >= candidates_) throw std::invalid_argument("no candidate of that number");
-      if (may_add(c)) place(c); else dropped.push_back(c);
+      if (may_add(c))
+        place(c);
+      else
+        dropped.push_back(c);
     }
     recompute(dose_.data());
     cost_ = full_cost(dose_.data());
@@ -303,13 +327,20 @@ class Annealer {
       move.added = move.removed = 0;
       const int kind = random_.below(100);
       bool made;
-      if (seeds_.empty() || kind < 20) made = propose_add(move);
-      else if (kind < 28) made = propose_remove(move);
-      else if (kind < 55) made = propose_slide(move);
-      else if (kind < 84) made = propose_swap(move);
-      else if (kind < 92) made = propose_shift_needle(move);
-      else if (kind < 96) made = propose_new_needle(move);
-      else made = propose_drop_needle(move);
+      if (seeds_.empty() || kind < 20)
+        made = propose_add(move);
+      else if (kind < 28)
+        made = propose_remove(move);
+      else if (kind < 55)
+        made = propose_slide(move);
+      else if (kind < 84)
+        made = propose_swap(move);
+      else if (kind < 92)
+        made = propose_shift_needle(move);
+      else if (kind < 96)
+        made = propose_new_needle(move);
+      else
+        made = propose_drop_needle(move);
       if (made) return;
       undo(move);
       move.added = move.removed = 0;
@@ -344,7 +375,8 @@ class Annealer {
     const int c = random_seed();
     int to = -1;
     if (random_.below(4) != 0) {
-      const int col = hole_[c] % columns_ + random_.below(5) - 2, row = hole_[c] / columns_ + random_.below(5) - 2;
+      const int col = hole_[c] % columns_ + random_.below(5) - 2,
+                row = hole_[c] / columns_ + random_.below(5) - 2;
       if (col < 0 || row < 0 || col >= columns_ || row >= rows_) return false;
       to = site(row * columns_ + col, plane_[c] + random_.below(3) - 1);
     } else {
@@ -425,8 +457,8 @@ class Annealer {
     }
     const float* plus = plus_column(move, pairs - 1);
     const float* minus = minus_column(move, pairs - 1);
-    const double cost = dose_cost(base, plus, minus) + needle_cost_ * needles_ +
-                        seed_cost_ * static_cast<int>(seeds_.size());
+    const double cost =
+        dose_cost(base, plus, minus) + needle_cost_ * needles_ + seed_cost_ * static_cast<int>(seeds_.size());
     const double rise = cost - cost_;
     if (rise > 0.0 && random_.unit() >= std::exp(-rise / temperature)) {
       undo(move);
@@ -442,7 +474,9 @@ class Annealer {
     return true;
   }
 
-  const float* plus_column(const Move& m, int i) const { return i < m.added ? column(m.add[i]) : zero_.data(); }
+  const float* plus_column(const Move& m, int i) const {
+    return i < m.added ? column(m.add[i]) : zero_.data();
+  }
   const float* minus_column(const Move& m, int i) const {
     return i < m.removed ? column(m.remove[i]) : zero_.data();
   }
@@ -482,9 +516,8 @@ void bind_anneal(nb::module_& module) {
   nb::class_<Goal>(module, "Goal")
       .def(
           "__init__",
-          [](Goal* self, uint32_t mask, int side, float threshold, float target_cc, float weight, float hinge) {
-            new (self) Goal{mask, side, threshold, target_cc, weight, hinge};
-          },
+          [](Goal* self, uint32_t mask, int side, float threshold, float target_cc, float weight,
+             float hinge) { new (self) Goal{mask, side, threshold, target_cc, weight, hinge}; },
           nb::arg("mask"), nb::arg("side"), nb::arg("threshold"), nb::arg("target_cc"), nb::arg("weight"),
           nb::arg("hinge"));
   nb::class_<Annealer>(module, "Annealer")
@@ -508,8 +541,8 @@ void bind_anneal(nb::module_& module) {
       "pattern_allows",
       [](nb::ndarray<const uint8_t, nb::ndim<2>, nb::c_contig, nb::device::cpu> used, int column, int row,
          const Rules& rules) {
-        return pattern_allows(used.data(), static_cast<int>(used.shape(1)), static_cast<int>(used.shape(0)), column,
-                              row, rules);
+        return pattern_allows(used.data(), static_cast<int>(used.shape(1)), static_cast<int>(used.shape(0)),
+                              column, row, rules);
       },
       nb::arg("used"), nb::arg("column"), nb::arg("row"), nb::arg("rules"));
 }

@@ -44,7 +44,16 @@ def lattice_problem(seed: int = 0):
 def make(seed: int = 1, stream: int = 0, problem=None, rules: SearchRules = RULES):
     matrix, sites, starts, point_cc, goals = problem or lattice_problem()
     return annealer(
-        matrix, sites, starts, point_cc, goals, rules, needle_cost=0.1, seed_cost=0.02, seed=seed, stream=stream
+        matrix,
+        sites,
+        starts,
+        point_cc,
+        goals,
+        rules,
+        needle_cost=0.1,
+        seed_cost=0.02,
+        seed=seed,
+        stream=stream,
     )
 
 
@@ -72,9 +81,17 @@ def test_hand_worked_cost():
     sites = SiteGrid(1, 1, 1, np.zeros(1, np.int32), np.zeros(1, np.int32))
     goals = [SearchGoal(1, True, 1.0, 3.0, 5.0, 0.5)]
     chain = annealer(
-        matrix, sites, np.array([0, 16], np.int32), np.array([0.25], np.float32), goals, RULES,
-        needle_cost=2.0, seed_cost=1.0, seed=0, stream=0,
-    )  # fmt: skip
+        matrix,
+        sites,
+        np.array([0, 16], np.int32),
+        np.array([0.25], np.float32),
+        goals,
+        RULES,
+        needle_cost=2.0,
+        seed_cost=1.0,
+        seed=0,
+        stream=0,
+    )
     # None of the 4 cc has the dose: 3 cc missing at 5, and 4 cc lacking 0.6 at 0.5; one needle, one seed.
     assert chain.cost_of([0]) == pytest.approx(3 * 5 + 4 * 0.6 * 0.5 + 2 + 1, rel=1e-6)
     assert chain.cost_of([]) == pytest.approx(3 * 5 + 4 * 1.0 * 0.5, rel=1e-6)
@@ -151,15 +168,19 @@ def test_native_patterns_are_the_plain_ones(wishes, hole, names):
 @pytest.mark.parametrize(
     "change",
     [
-        lambda m, s, st_, p, g: (m[:, :380], s, st_, p, g),
-        lambda m, s, st_, p, g: (m.astype(np.float64), s, st_, p, g),
-        lambda m, s, st_, p, g: (np.where(m > 1, np.float32(np.nan), m), s, st_, p, g),
-        lambda m, s, st_, p, g: (m, s, np.array([0, 330, 384], np.int32), p, g),
-        lambda m, s, st_, p, g: (m, s, np.array([0, 320, 1600], np.int32), p, g),
-        lambda m, s, st_, p, g: (m, s, st_, p[:1], g),
-        lambda m, s, st_, p, g: (m, SiteGrid(2, 2, PLANES, s.hole, s.plane), st_, p, g),
+        {"matrix": lambda m: m[:, :380]},
+        {"matrix": lambda m: m.astype(np.float64)},
+        {"matrix": lambda m: np.where(m > 1, np.float32(np.nan), m)},
+        {"starts": lambda _: np.array([0, 330, 384], np.int32)},
+        {"starts": lambda _: np.array([0, 320, 1600], np.int32)},
+        {"point_cc": lambda p: p[:1]},
+        {"sites": lambda s: SiteGrid(2, 2, PLANES, s.hole, s.plane)},
     ],
 )
 def test_what_does_not_fit_is_refused(change):
+    names = ("matrix", "sites", "starts", "point_cc", "goals")
+    problem = [
+        change.get(name, lambda same: same)(part) for name, part in zip(names, lattice_problem(), strict=True)
+    ]
     with pytest.raises(InvalidInput):
-        make(problem=change(*lattice_problem()))
+        make(problem=problem)
