@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -71,8 +74,22 @@ def _run_plan(args: argparse.Namespace) -> int:
         else:
             from trocar.planners import local
 
-            answer = local.plan(case, settings, search, artifacts=artifacts, progress=progress)
+            with _interruptible() as stop:
+                answer = local.plan(case, settings, search, artifacts=artifacts, progress=progress, stop=stop)
     return _finish(args, *answer)
+
+
+@contextmanager
+def _interruptible() -> Iterator[Callable[[], bool]]:
+    """Let Ctrl-C end the search: its threads cannot be interrupted, but they ask whether to stop."""
+    asked: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: asked.append(number))
+    try:
+        yield lambda: bool(asked)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if asked:
+        raise KeyboardInterrupt
 
 
 def _configure_evaluate(parser: argparse.ArgumentParser) -> None:

@@ -19,6 +19,7 @@ def plan(
     *,
     artifacts: Sequence[str] = (),
     progress: Callable[[float], None] | None = None,
+    stop: Callable[[], bool] | None = None,
 ) -> Answer:
     """Search for a plan and prove it.
 
@@ -26,6 +27,7 @@ def plan(
     ----------
     artifacts : names of the files to render.
     progress : told the finished share of the search, 0 to 1.
+    stop : asked every few ms; once true the best plan so far is proved.
 
     Returns
     -------
@@ -33,7 +35,8 @@ def plan(
     """
     request = intake.plan_request(settings, search)
     read, read_ms = intake.timed_case(case)
-    return _answer(pipeline.plan_case(read, request, progress=progress, read_ms=read_ms), artifacts)
+    result = pipeline.plan_case(read, request, progress=progress, stop=stop, read_ms=read_ms)
+    return _answer(result, artifacts)
 
 
 def evaluate(

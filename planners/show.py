@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -80,9 +81,14 @@ def show_plan(document: Mapping[str, Any], written: Sequence[Path]) -> None:
         console.print(f"wrote {path}", soft_wrap=True)
 
 
+def _table(title: str) -> Table:
+    # Without frames both tables fit a terminal of 80 columns.
+    return Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+
+
 def _metrics_table(metrics: Mapping[str, Mapping[str, float]]) -> Table:
-    table = Table(title="dose and volume", title_justify="left")
-    table.add_column("structure")
+    table = _table("dose and volume")
+    table.add_column("structure", no_wrap=True)
     for heading, _, _ in COLUMNS:
         table.add_column(heading, justify="right")
     for role in (*(role for role in ROLES if role in metrics), *sorted(set(metrics) - set(ROLES))):
@@ -95,7 +101,7 @@ def _metrics_table(metrics: Mapping[str, Mapping[str, float]]) -> Table:
 
 def _findings_table(findings: Sequence[Mapping[str, Any]]) -> Table:
     """Return what was checked, the worst first; the report says where each limit comes from."""
-    table = Table(title="validity", title_justify="left")
+    table = _table("validity")
     table.add_column("")
     table.add_column("rule", no_wrap=True)
     table.add_column("measured", justify="right")
@@ -133,7 +139,7 @@ def show_case(case: Case, written: Path | None) -> None:
     """Print a case's structures and volumes."""
     console = _console()
     console.print(INTENDED_USE, style="dim")
-    table = Table(title=case.name, title_justify="left")
+    table = _table(case.name)
     table.add_column("structure")
     table.add_column("volume cc", justify="right")
     table.add_column("slices", justify="right")

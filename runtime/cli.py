@@ -12,6 +12,7 @@ import os
 import re
 import sys
 import traceback
+import warnings
 from collections.abc import Sequence
 from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
 from typing import NoReturn
@@ -61,6 +62,9 @@ class Parser(argparse.ArgumentParser):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if not sys.warnoptions:
+        # Libraries warn about a file's oddities, with values from it: neither one line nor ours to print.
+        warnings.simplefilter("ignore")
     try:
         code = _dispatch(arguments)
         sys.stdout.flush()

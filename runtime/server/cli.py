@@ -90,9 +90,12 @@ def _hurry_on_signal(hurry: Callable[[], None]) -> None:
 
 
 def _log_to_stderr(level: str) -> None:
-    logging.basicConfig(
-        stream=sys.stderr, level=level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    """Log what is ours; a library's lines could quote a patient's file."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    log = logging.getLogger("trocar")
+    log.addHandler(handler)
+    log.setLevel(level.upper())
 
 
 COMMAND = Command(

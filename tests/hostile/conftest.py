@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -103,7 +104,12 @@ def make_seg_nrrd() -> Callable[..., bytes]:
 
 @pytest.fixture(scope="session")
 def make_rtstruct() -> Callable[..., bytes]:
-    return rtstruct
+    def make(**changes: Any) -> bytes:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # pydicom says what is wrong with it; that is the point
+            return rtstruct(**changes)
+
+    return make
 
 
 @pytest.fixture

@@ -183,10 +183,12 @@ def test_in_process(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
+    recwarn: pytest.WarningsRecorder,
 ) -> None:
     before = _prepare(bad, files, tmp_path, monkeypatch)
     code = cli.main([*bad.arguments, "-o", "out"])
     _check(bad, code, capsys.readouterr(), before, tmp_path)
+    assert not recwarn.list  # each would be a second line
 
 
 @pytest.mark.parametrize("bad", BAD, ids=lambda bad: bad.name)
@@ -225,3 +227,4 @@ def test_afterwards_the_server_plans_and_has_logged_no_failure(
     log = server.log.read_text()
     assert "Traceback" not in log
     assert " INTERNAL " not in log
+    assert "Warning" not in log

@@ -203,7 +203,9 @@ def test_a_full_queue_refuses_and_a_cancelled_call_makes_room(start_server: Any)
                 and "try again later" in error.details()
             )
 
-        _wait_for(refused)
+        time.sleep(1.0)  # a probe that came first would take the slot itself
+        assert not long.done()
+        assert refused()
         assert _health(server.target) == SERVING  # full is not ill
         long.cancel()
         _wait_for(lambda: not refused())
@@ -283,6 +285,16 @@ def test_a_killed_server_leaves_a_socket_that_the_next_one_takes(start_server: A
     again = start_server(f"unix:{path}")
     assert _health(f"unix:{path}") == SERVING
     assert again.stop() == 0
+
+
+def test_an_interrupted_search_ends_at_once_and_writes_nothing(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "trocar.runtime.cli", "plan", "phantom:7", "--budget-ms", "60000"]
+    with subprocess.Popen([*command, "-o", tmp_path / "out"], stderr=subprocess.PIPE, text=True) as client:
+        time.sleep(3.0)
+        client.send_signal(signal.SIGINT)
+        _, error = client.communicate(timeout=10)
+    assert (client.returncode, error) == (130, "trocar: error: interrupted\n")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_address_in_use_is_one_line(trocar: Run, server: Any, tmp_path: Path) -> None:
