@@ -25,6 +25,8 @@ from trocar.runtime.errors import InvalidInput
 PTV_MARGINS_MM = Margins(left=3.0, right=3.0, anterior=3.0, posterior=0.0, superior=3.0, inferior=3.0)
 ASSUMED_URETHRA_MM = 5.0
 MAX_PHANTOM_SEED = 2**32 - 1
+# A gap of so many times the usual slice pitch is worth a sentence.
+BRIDGE_SAID_AT = 1.6
 
 
 def load_case(
@@ -92,13 +94,13 @@ def case_from_contours(
 
 
 def _phantom(spec: str) -> Case:
-    from trocar.planners.phantom import phantom_case
-
     text = spec.removeprefix("phantom:")
     require(
         bool(re.fullmatch(r"\d{1,10}", text, flags=re.ASCII)) and int(text) <= MAX_PHANTOM_SEED,
         f'phantom: expected a seed from 0 to {MAX_PHANTOM_SEED}, got "{clean_name(text)}"',
     )
+    from trocar.planners.phantom import phantom_case
+
     return phantom_case(int(text))
 
 
@@ -190,9 +192,20 @@ def _assumed_urethra(ctv: Structure) -> tuple[Structure, float, float]:
 
 
 def _gap_notes(role: str, part: Structure) -> list[str]:
+    """Say which gaps along z were left empty, and which were bridged."""
     pieces = runs(part)
-    return [
+    notes = [
         f'The {role} "{part.name}" has a gap between z = {below.high_mm:.1f} and {above.low_mm:.1f} mm, '
         f"left empty."
         for below, above in pairwise(pieces)
     ]
+    gaps = np.diff(part.z_mm)
+    bridged = [gap for piece in pieces for gap in gaps[piece.first : piece.last]]
+    usual = float(np.median(gaps))
+    wide = [gap for gap in bridged if gap > BRIDGE_SAID_AT * usual]
+    if wide:
+        notes.append(
+            f'The {role} "{part.name}" is contoured every {usual:g} mm except for {len(wide)} wider gap(s) '
+            f"of up to {max(wide):g} mm; its shape there was interpolated."
+        )
+    return notes

@@ -28,6 +28,8 @@ COLUMNS = (
     ("D2cc Gy", "d2cc_gy", 1),
     ("D0.1cc Gy", "d0_1cc_gy", 1),
 )
+# In the order they run; a document from a server has them in any order.
+STAGES = ("read", "generate", "refine", "dose", "dvh", "validity", "total")
 STYLES = {"fail": "bold red", "warn": "yellow", "note": "dim", "pass": "green"}
 PIPED_WIDTH = 120
 
@@ -71,8 +73,9 @@ def show_plan(document: Mapping[str, Any], written: Sequence[Path]) -> None:
     console.print(
         "acceptable" if acceptable else "NOT acceptable", style="bold green" if acceptable else "bold red"
     )
-    timing = document.get("timing_ms", {})
-    console.print(", ".join(f"{stage} {ms:.0f} ms" for stage, ms in timing.items()), style="dim")
+    timing = document["timing_ms"]
+    stages = [f"{stage} {timing[stage]:.0f} ms" for stage in STAGES if stage in timing]
+    console.print(", ".join(stages), style="dim")
     for path in written:
         console.print(f"wrote {path}", soft_wrap=True)
 

@@ -4,31 +4,27 @@ import filecmp
 import os
 import subprocess
 import sys
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-TOOLS = {"grpcio-tools": "1.71.2", "mypy-protobuf": "3.6.0"}
+# `make stubs` keeps the tools in an environment of their own.
+PYTHONS = (ROOT / ".venv-stubs" / "bin" / "python", Path(sys.executable))
 
 
-def missing_tools() -> str:
-    for name, wanted in TOOLS.items():
-        try:
-            found = version(name)
-        except PackageNotFoundError:
-            found = "none"
-        if found != wanted:
-            return f"stubs are made with {name} {wanted}, found {found}"
-    return ""
-
-
-@pytest.mark.skipif(bool(missing_tools()), reason=missing_tools() or "the tools are there")
 def test_the_committed_stubs_are_current(tmp_path: Path) -> None:
-    subprocess.run(
-        [ROOT / "tools" / "stubs.sh", tmp_path], check=True, env={**os.environ, "PYTHON": sys.executable}
+    python = next(path for path in PYTHONS if path.exists())
+    made = subprocess.run(
+        [ROOT / "tools" / "stubs.sh", tmp_path],
+        env={**os.environ, "PYTHON": str(python)},
+        capture_output=True,
+        text=True,
+        check=False,
     )
+    if made.returncode == 2:
+        pytest.skip(made.stderr.strip())
+    assert made.returncode == 0, made.stderr
     fresh = sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*_pb2*"))
     committed = sorted(path.relative_to(ROOT / "proto") for path in (ROOT / "proto").rglob("*_pb2*.py*"))
     assert fresh == [path for path in committed if "__pycache__" not in path.parts]

@@ -7,7 +7,7 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from trocar.runtime.command import INTENDED_USE, Command
+from trocar.runtime.command import Command
 
 if TYPE_CHECKING:
     from trocar.planners.types import Float64Array
@@ -18,7 +18,7 @@ DOSE_COLUMNS = ("x_mm", "y_mm", "z_mm")
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `trocar dose`."""
-    parser.description = f"Dose of a source or an implant at points (TG-43U1, 2D line source). {INTENDED_USE}"
+    parser.description = "Dose of a source or an implant at points (TG-43U1, 2D line source)."
     parser.add_argument(
         "--source",
         required=True,

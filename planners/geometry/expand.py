@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -12,6 +13,7 @@ from trocar.planners.types import Float32Array, Grid, Structure, require
 # The margin is grown on a grid this fine and handed back at twice the pitch.
 _FINE_MM = 0.5
 MAX_MARGIN_MM = 30.0
+MAX_FINE_VOXELS = 40_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,12 @@ def expand(structure: Structure, margins_mm: Margins, *, name: str, role: str) -
         count = 2 * int(np.ceil((high + above + 2 * _FINE_MM - start) / (2 * _FINE_MM)))
         origin.append(start + _FINE_MM / 2)
         shape.append(count)
+    require(
+        math.prod(shape) <= MAX_FINE_VOXELS,
+        f'structure "{structure.name}" is too large for a margin: '
+        + " x ".join(f"{count * _FINE_MM:.0f}" for count in reversed(shape))
+        + " mm",
+    )
     fine = Grid((origin[2], origin[1], origin[0]), (_FINE_MM,) * 3, (shape[0], shape[1], shape[2]))
     cost = np.where(fraction_on(structure, fine) >= 0.5, 0.0, np.inf).astype(np.float32)
     for axis, (below, above) in enumerate(low_high):

@@ -11,7 +11,10 @@ from trocar.runtime.kernels.geometry import cover_polygons
 
 # Contours whose planes differ by less are on one slice; planning systems write z as decimal strings.
 SAME_PLANE_MM = 0.01
-MAX_PIXELS = 100_000_000
+MAX_PIXELS = 30_000_000
+# Outlines are followed on this many lines a pixel row; the limit is on the crossings of all of them.
+LINES = 16
+MAX_CROSSINGS = 50_000_000
 
 
 def pixel_mm_for(extent_mm: float) -> float:
@@ -69,7 +72,12 @@ def rasterise_contours(
         f"more than {MAX_PIXELS} pixels of {pixel:g} mm",
     )
     local = [[(polygon - corner) / pixel for polygon in polygons] for polygons in slices]
-    occupancy = cover_polygons(local, (int(ny), int(nx)))
+    climb = sum(float(np.abs(np.diff(p[:, 1], append=p[0, 1])).sum()) for polygons in local for p in polygons)
+    require(
+        climb * LINES <= MAX_CROSSINGS,
+        f'structure "{name}": its outlines cross {climb * LINES:.0f} scan lines, more than {MAX_CROSSINGS}',
+    )
+    occupancy = cover_polygons(local, (int(ny), int(nx)), lines=LINES)
     require(bool((occupancy >= 0.5).any()), f'structure "{name}" encloses no area')
     x, y = corner + 0.5 * pixel
     return Structure(name, role, occupancy, z, (float(x), float(y)), (pixel, pixel))

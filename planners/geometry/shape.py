@@ -17,8 +17,9 @@ import numpy.typing as npt
 from trocar.planners.types import Anatomy, Case, Float32Array, Float64Array, Grid, Structure, require
 from trocar.runtime.kernels.geometry import Blend, PlaneGrid, blend_planes, distance_transform, signed_slices
 
-# Slices further apart than this times the wider neighbouring gap are two pieces, not one.
+# Slices further apart than 10 mm and than 2.5 times the wider neighbouring gap are two pieces, not one.
 SEPARATE_AT = 2.5
+SEPARATE_MM = 10.0
 _SAMPLE_PITCH_MM = 0.6
 _PLANE_PITCH_MM = 1.0
 
@@ -45,8 +46,8 @@ class Extent:
 def runs(structure: Structure) -> tuple[Run, ...]:
     """The pieces of a stack along z.
 
-    A slice without a half-covered pixel ends a piece, and so does a gap of more than 2.5 times the
-    wider of its neighbouring gaps (contours left out of one or two slices are bridged).
+    A slice without a half-covered pixel ends a piece, and so does a gap of more than 10 mm that is more
+    than 2.5 times the wider of its neighbours; a few slices left out are bridged.
     """
     z = structure.z_mm
     present = (structure.occupancy_zyx >= 0.5).any(axis=(1, 2))
@@ -70,7 +71,7 @@ def runs(structure: Structure) -> tuple[Run, ...]:
 
 def _separate(gaps: Float64Array, index: int) -> bool:
     beside = [gaps[i] for i in (index - 1, index + 1) if 0 <= i < len(gaps)]
-    return bool(beside) and bool(gaps[index] > SEPARATE_AT * max(beside))
+    return bool(beside) and bool(gaps[index] > max(SEPARATE_MM, SEPARATE_AT * max(beside)))
 
 
 def _half_slice(gaps: Float64Array, first: int, last: int, *, below: bool) -> float:

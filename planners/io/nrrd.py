@@ -135,8 +135,13 @@ def _split(data: bytes) -> tuple[list[bytes], memoryview]:
 def _parsed(lines: list[bytes]) -> dict[str, Any]:
     import nrrd
 
+    # pynrrd reads sizes as floats and cuts them to 64 bits: 2.5 would pass for 2.
+    sizes = [line for line in lines if line.startswith(b"sizes:")]
+    require(len(sizes) == 1, f"NRRD: expected one line of sizes, got {len(sizes)}")
     try:
-        header = nrrd.read_header(lines)
+        text = [line.decode("utf-8", "replace") for line in lines if line is not sizes[0]]
+        header = nrrd.read_header(text)
+        header["sizes"] = [int(figure) for figure in sizes[0][len(b"sizes:") :].split()]
     except Exception as error:  # pynrrd raises whatever the text trips over
         detail = " ".join(str(error).split())[:120]
         raise InvalidInput(f"NRRD: the header cannot be parsed ({detail or type(error).__name__})") from None
@@ -144,7 +149,7 @@ def _parsed(lines: list[bytes]) -> dict[str, Any]:
 
 
 def _layout(header: Mapping[str, Any]) -> _Layout:
-    sizes = tuple(int(size) for size in np.atleast_1d(header.get("sizes", ())))
+    sizes = tuple(header["sizes"])
     dimension = int(header.get("dimension") or 0)
     require(dimension in (3, 4), f"NRRD: expected 3 dimensions, or 4 with layers, got {dimension}")
     require(len(sizes) == dimension, f"NRRD: dimension is {dimension} but sizes has {len(sizes)} figures")

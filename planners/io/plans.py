@@ -196,8 +196,11 @@ def _lattice(document: Mapping[str, Any]) -> Lattice | None:
             _count(planes, "count", "planes."),
         ),
     )
-    check_template(lattice.template)
-    check_planes(lattice.planes)
+    try:
+        check_template(lattice.template)
+        check_planes(lattice.planes)
+    except InvalidInput as error:
+        raise InvalidInput(f"plan: {error}") from None
     return lattice
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,8 @@ def read_rtstruct(data: bytes) -> NamedContours:
 def _read(data: bytes) -> NamedContours:
     import pydicom
 
+    # What pydicom has to say about a doubtful value would come out between our own lines.
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"pydicom\b")
     require(is_dicom(data), "RTSTRUCT: not a DICOM file (no DICM at byte 128)")
     # pydicom inflates this syntax without a bound.
     require(_DEFLATED not in data[:4096], "RTSTRUCT: the deflated transfer syntax is not read")

@@ -16,6 +16,8 @@ from trocar.planners.types import Structure, require
 from trocar.runtime.errors import InvalidInput
 
 MAX_SEGMENTS = 1000
+# A structure is worked on as 32-bit fractions; a gland at 0.5 mm has 2 million voxels.
+MAX_STRUCTURE_VOXELS = 30_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +161,11 @@ def _structure(volume: LabelVolume, segment: _Segment, role: str, values: list[i
     inside[[z - first for z in range(first, last + 1) if z not in set(hit_z)]] = False
     y = np.flatnonzero(inside.any(axis=(0, 2)))
     x = np.flatnonzero(inside.any(axis=(0, 1)))
+    voxels = (last - first + 1) * int(y[-1] - y[0] + 1) * int(x[-1] - x[0] + 1)
+    require(
+        voxels <= MAX_STRUCTURE_VOXELS,
+        f'structure "{segment.name}" (role {role}) spans {voxels} voxels, more than {MAX_STRUCTURE_VOXELS}',
+    )
     cropped = inside[:, y[0] : y[-1] + 1, x[0] : x[-1] + 1].astype(np.float32)
     z = volume.z_mm[first] + volume.pitch_z_mm * np.arange(-1, last - first + 2)
     (ox, oy), (sy, sx) = volume.origin_xy_mm, volume.spacing_yx_mm

@@ -33,13 +33,19 @@ class PlanningConfig:
     ----------
     max_budget_ms : the longest search a caller may ask for.
     max_moves : the same as a number of moves over all chains.
-    reserve_ms : of a caller's deadline, what is kept for reading, dose, DVH and validity; the search
-        gets the rest, and a deadline that leaves it nothing is refused at once.
+    reserve_ms : of a caller's deadline, what is kept for dose, DVH and validity; the search gets the
+        rest, and a deadline that leaves it nothing is refused at once.
+    render_ms : what is kept besides where artifacts are asked for.
     """
 
     max_budget_ms: float = field(default=60_000.0, metadata=limits(1, 3_600_000))
     max_moves: int = field(default=50_000_000, metadata=limits(1, 1_000_000_000))
-    reserve_ms: float = field(default=1_000.0, metadata=limits(0, 60_000))
+    reserve_ms: float = field(default=400.0, metadata=limits(0, 60_000))
+    render_ms: float = field(default=800.0, metadata=limits(0, 60_000))
+
+    def kept_ms(self, artifacts: Sequence[str]) -> float:
+        """Time after the search, ms."""
+        return self.reserve_ms + (self.render_ms if artifacts else 0.0)
 
 
 class Call:
@@ -105,7 +111,7 @@ class PlanningServicer(planning_pb2_grpc.PlanningServiceServicer):
         self, request: planning_pb2.PlanRequest, context: Any
     ) -> planning_pb2.PlanReply:
         """Search for a plan and prove it."""
-        call = Call(context, self._config.reserve_ms)
+        call = Call(context, self._config.kept_ms(request.artifacts))
         call.search_left_ms()
         _check_artifacts(request.artifacts)
         search = self._bounded(messages.search(request.search))
@@ -120,7 +126,7 @@ class PlanningServicer(planning_pb2_grpc.PlanningServiceServicer):
         self, request: planning_pb2.EvaluateRequest, context: Any
     ) -> planning_pb2.PlanReply:
         """Prove a plan that exists."""
-        call = Call(context, self._config.reserve_ms)
+        call = Call(context, self._config.kept_ms(request.artifacts))
         call.search_left_ms()
         _check_artifacts(request.artifacts)
         grid_mm = intake.check_dose_grid_mm(request.dose_grid_mm if request.HasField("dose_grid_mm") else 1.0)

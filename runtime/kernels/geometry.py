@@ -49,7 +49,9 @@ def distance_transform_reference(
 ) -> Float64Array:
     """`distance_transform` by comparing every voxel with every True voxel."""
     index = np.indices(mask_zyx.shape).reshape(3, -1).T
-    apart = (index[:, None, :] - index[None, mask_zyx.ravel(), :]) * np.asarray(spacing_zyx_mm)
+    apart = (index[:, None, :] - index[None, mask_zyx.ravel(), :]) * np.asarray(
+        spacing_zyx_mm, dtype=np.float64
+    )
     squared = (apart**2).sum(axis=2)
     if per_slice:
         squared[apart[:, :, 0] != 0.0] = np.inf

@@ -35,6 +35,8 @@ trocar.toml, with its defaults:
   drain_grace_s = 30.0     # SIGTERM: finish what is in flight, at most this long
   reflection = true
   log_level = "info"
+  [services.planning]      # each service has a table of its own
+  max_budget_ms = 60000.0  # the longest search a caller may ask for
 
 There is no TLS and no authentication: keep it on this machine, or behind something that has both.
 """

@@ -8,7 +8,6 @@
 #include <vector>
 
 #include "clones.h"
-#include "clones.h"
 #include "dvh.h"
 
 namespace nb = nanobind;
