@@ -58,7 +58,7 @@ clang-format: $(TOOLS)
 stubs-current: $(STUBS)/.made
 	$(call say,protobuf stubs: what the .proto files say)
 	@rm -rf build/stubs
-	@PYTHON=$(CURDIR)/$(STUBS)/bin/python tools/stubs.sh build/stubs
+	@PYTHON=$(CURDIR)/$(STUBS)/bin/python tools/stubs.sh $(CURDIR)/build/stubs
 	@diff --recursive --brief --exclude='*.proto' --exclude=__pycache__ --exclude=py.typed build/stubs proto || \
 		{ echo "stubs: not what the .proto files say; run make stubs" >&2; exit 1; }
 
