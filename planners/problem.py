@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trocar.planners.dose.engine import DoseEngine
-from trocar.planners.geometry import signed_distance_mm
+from trocar.planners.geometry import distance_outside_mm
 from trocar.planners.protocol import GeometryRules, Goal, Protocol
 from trocar.planners.types import Anatomy, Float32Array, Float64Array, Grid, Lattice, Needle, require
 from trocar.runtime.kernels.anneal import (
@@ -159,7 +159,7 @@ def _distance_near_ptv(anatomy: Anatomy) -> tuple[Float32Array, npt.NDArray[np.i
     low = np.maximum(inside.min(axis=0) - reach, 0)
     high = np.minimum(inside.max(axis=0) + reach + 1, anatomy.grid.shape_zyx)
     box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
-    return signed_distance_mm(anatomy.fractions["ptv"][box], anatomy.grid.spacing_zyx_mm), low
+    return distance_outside_mm(anatomy.fractions["ptv"][box], anatomy.grid.spacing_zyx_mm), low
 
 
 def find_candidates(

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from trocar.planners.geometry import signed_distance_mm
+from trocar.planners.geometry import distance_outside_mm
 from trocar.planners.protocol import GeometryRules
 from trocar.planners.types import Anatomy, Finding, Float64Array, Needle, Plan, Template
 
@@ -95,8 +95,8 @@ def seed_distances_mm(seeds_xyz_mm: Float64Array, anatomy: Anatomy, role: str = 
     on_grid = np.all((index >= 0) & (index < np.asarray(grid.shape_zyx)), axis=1)
     distance = np.full(len(seeds_xyz_mm), np.inf)
     if on_grid.any():
-        field = signed_distance_mm(anatomy.fractions[role], grid.spacing_zyx_mm)
-        distance[on_grid] = np.maximum(field[tuple(index[on_grid].T)], 0.0)
+        field = distance_outside_mm(anatomy.fractions[role], grid.spacing_zyx_mm)
+        distance[on_grid] = field[tuple(index[on_grid].T)]
     return distance
 
 
