@@ -17,7 +17,14 @@ from trocar.planners.dose.engine import DoseEngine
 from trocar.planners.geometry import signed_distance_mm
 from trocar.planners.protocol import GeometryRules, Goal, Protocol
 from trocar.planners.types import Anatomy, Float32Array, Float64Array, Grid, Lattice, Needle, require
-from trocar.runtime.kernels.anneal import POINT_MULTIPLE, SearchGoal, SearchRules
+from trocar.runtime.kernels.anneal import (
+    POINT_MULTIPLE,
+    Annealer,
+    SearchGoal,
+    SearchRules,
+    SiteGrid,
+    annealer,
+)
 
 # Points sampled in a stratum, by the first of its roles named here. The rim of the PTV decides coverage.
 SAMPLES: Mapping[str, int] = {"urethra": 208, "ctv": 896, "ptv": 1200, "rectum": 320, "bladder": 160}
@@ -51,7 +58,8 @@ class Samples:
 class SearchProblem:
     """Everything the annealing needs, in its own terms.
 
-    `matrix` is (candidates, points) float32: dose in prescriptions from a seed at each candidate.
+    `matrix` is (candidates, points) float32: dose in prescriptions from a seed at each candidate;
+    `seed_cost` (candidates,) float32: what a seed there costs.
     """
 
     lattice: Lattice
@@ -61,7 +69,27 @@ class SearchProblem:
     goals: tuple[SearchGoal, ...]
     rules: SearchRules
     needle_cost: float
-    seed_cost: float
+    seed_cost: Float32Array
+
+    def chain(self, *, seed: int, stream: int) -> Annealer:
+        """A chain over this problem; chains of one seed and different streams draw independently."""
+        template, planes, sites = self.lattice.template, self.lattice.planes, self.candidates
+        return annealer(
+            self.matrix,
+            SiteGrid(template.columns, template.rows, planes.count, sites.hole, sites.plane),
+            self.samples.starts,
+            self.samples.point_cc,
+            self.goals,
+            self.rules,
+            needle_cost=self.needle_cost,
+            seed_cost=self.seed_cost,
+            seed=seed,
+            stream=stream,
+        )
+
+    def cost_of(self, chosen: Sequence[int]) -> float:
+        """The cost of a set of candidates."""
+        return self.chain(seed=0, stream=0).cost_of([int(c) for c in chosen])
 
     def needles(self, chosen: Sequence[int]) -> tuple[Needle, ...]:
         """Needles of the chosen candidates, ordered by row from anterior, then column."""
@@ -114,7 +142,7 @@ def build_problem(
         tuple(_search_goal(goal, samples) for goal in settings.goals if goal.role in anatomy.fractions),
         _search_rules(protocol.geometry, lattice, min(settings.needle_cap, protocol.geometry.max_needles)),
         settings.needle_cost,
-        settings.seed_cost,
+        np.full(len(matrix), settings.seed_cost, dtype=np.float32),
     )
 
 

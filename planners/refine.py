@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from trocar.planners.problem import SearchProblem
 from trocar.planners.types import Needle, require
-from trocar.runtime.kernels.anneal import SiteGrid, annealer
 
 # Temperatures in cost units (one is what a protocol calls a cost of 1): from where most moves pass to
 # where only those that change nothing do.
-HOT, COLD = 5.0, 0.05
+HOT, WARM, COLD = 5.0, 1.0, 0.05
 _SLICE_MOVES = 4096  # a few ms: how late a stop, a deadline or a progress report may be
 
 Progress = Callable[[float], None]
@@ -40,7 +39,7 @@ class Effort:
             "expected either a number of moves or a budget in ms",
         )
         require(
-            self.moves is None or 1 <= self.moves <= 10**10, f"expected 1 to 1e10 moves, got {self.moves}"
+            self.moves is None or 0 <= self.moves <= 10**10, f"expected 0 to 1e10 moves, got {self.moves}"
         )
         require(
             self.budget_ms is None or 0.0 < self.budget_ms <= 86_400_000.0,
@@ -51,9 +50,13 @@ class Effort:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The best plan met, its cost, and the work done: `moves` over all chains, `stopped` if cut short."""
+    """The best plan met, its candidates and cost, and the work done.
+
+    `moves` counts over all chains; `stopped` says that the search was cut short.
+    """
 
     needles: tuple[Needle, ...]
+    chosen: tuple[int, ...]
     cost: float
     moves: int
     elapsed_s: float
@@ -73,6 +76,7 @@ def refine(
     effort: Effort,
     *,
     seed: int,
+    starts: Sequence[Sequence[int]] = (),
     progress: Progress | None = None,
     stop: Stop | None = None,
 ) -> Outcome:
@@ -81,6 +85,9 @@ def refine(
     Parameters
     ----------
     seed : the same seed, moves and chains give the same plan on any machine.
+    starts : candidates for each chain to begin with, most wanted first: each is taken if the rules allow it
+        and it lowers the cost, and the annealing starts warm, not hot. Chains beyond them begin again at
+        the first.
     progress : called with the share done, 0 to 1, from one chain.
     stop : polled every few ms; once true the best plan so far is returned.
     """
@@ -92,7 +99,8 @@ def refine(
 
     def run(stream: int) -> _Chain:
         report = progress if stream == 0 else None
-        return _run_chain(problem, effort.moves, share_s, seed, stream, report, stop)
+        begin = starts[stream % len(starts)] if starts else ()
+        return _run_chain(problem, effort.moves, share_s, seed, stream, begin, report, stop)
 
     if workers == 1:
         chains = [run(stream) for stream in range(effort.chains)]
@@ -102,6 +110,7 @@ def refine(
     best = min(chains, key=lambda chain: chain.cost)
     return Outcome(
         needles=problem.needles(best.chosen),
+        chosen=best.chosen,
         cost=best.cost,
         moves=sum(chain.moves for chain in chains),
         elapsed_s=time.perf_counter() - start,
@@ -115,36 +124,31 @@ def _run_chain(
     budget_s: float | None,
     seed: int,
     stream: int,
+    start: Sequence[int],
     progress: Progress | None,
     stop: Stop | None,
 ) -> _Chain:
-    template, planes, sites = problem.lattice.template, problem.lattice.planes, problem.candidates
-    chain = annealer(
-        problem.matrix,
-        SiteGrid(template.columns, template.rows, planes.count, sites.hole, sites.plane),
-        problem.samples.starts,
-        problem.samples.point_cc,
-        problem.goals,
-        problem.rules,
-        needle_cost=problem.needle_cost,
-        seed_cost=problem.seed_cost,
-        seed=seed,
-        stream=stream,
-    )
-    start = time.perf_counter()
-    done, share, took, stopped = 0, 0.0, 0.0, False
+    chain = problem.chain(seed=seed, stream=stream)
+    hot = HOT
+    if start:
+        chain.add_if_better(list(start))
+        hot = WARM
+    began_at = time.perf_counter()
+    done, share, took, stopped = 0, 1.0 if moves == 0 else 0.0, 0.0, False
     while share < 1.0:
         count = _SLICE_MOVES if moves is None else min(_SLICE_MOVES, moves - done)
         if moves is None:
             assert budget_s is not None
-            upcoming = min(1.0, (time.perf_counter() - start + took) / budget_s)
+            upcoming = min(1.0, (time.perf_counter() - began_at + took) / budget_s)
         else:
             upcoming = (done + count) / moves
         began = time.perf_counter()
-        chain.run(count, _temperature(share), _temperature(max(upcoming, share)))
+        chain.run(count, _temperature(hot, share), _temperature(hot, max(upcoming, share)))
         took = time.perf_counter() - began
         done += count
-        share = upcoming if moves is not None else min(1.0, (time.perf_counter() - start) / (budget_s or 1.0))
+        share = (
+            upcoming if moves is not None else min(1.0, (time.perf_counter() - began_at) / (budget_s or 1.0))
+        )
         if progress is not None:
             progress(share)
         if stop is not None and stop():
@@ -153,5 +157,5 @@ def _run_chain(
     return _Chain(tuple(chain.best()), chain.best_cost, done, stopped)
 
 
-def _temperature(share: float) -> float:
-    return float(HOT * (COLD / HOT) ** share)
+def _temperature(hot: float, share: float) -> float:
+    return float(hot * (COLD / hot) ** share)

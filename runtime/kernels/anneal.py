@@ -15,6 +15,8 @@ import numpy.typing as npt
 from trocar.runtime.errors import InvalidInput
 from trocar.runtime.kernels import _native
 
+Annealer = _native.Annealer
+
 POINT_MULTIPLE = 16
 """Strata hold a multiple of this many points, one vector's lanes."""
 
@@ -82,7 +84,7 @@ def annealer(
     rules: SearchRules,
     *,
     needle_cost: float,
-    seed_cost: float,
+    seed_cost: npt.NDArray[np.float32],
     seed: int,
     stream: int,
 ) -> _native.Annealer:
@@ -93,6 +95,7 @@ def annealer(
     matrix : (candidates, points) float32, C order, finite; kept, not copied.
     starts : (strata + 1,) int32, first point of each stratum and the end; multiples of 16.
     point_cc : (strata,) float32, the volume one point stands for, cm3.
+    seed_cost : (candidates,) float32, the cost of a source at each.
     seed, stream : chains of one seed and different streams draw independent moves.
 
     Raises
@@ -152,12 +155,12 @@ def cost_reference(
     goals: Sequence[SearchGoal],
     *,
     needle_cost: float,
-    seed_cost: float,
+    seed_cost: npt.NDArray[np.float32],
 ) -> float:
     """The cost of a set of candidates in float64: the specification of the native chain's cost."""
     dose = matrix[list(chosen)].sum(axis=0, dtype=np.float64)
     stratum = np.repeat(np.arange(len(point_cc)), np.diff(starts))
-    cost = needle_cost * len({int(sites.hole[c]) for c in chosen}) + seed_cost * len(chosen)
+    cost = needle_cost * len({int(sites.hole[c]) for c in chosen}) + float(seed_cost[list(chosen)].sum())
     for goal in goals:
         within = (goal.mask >> stratum & 1).astype(np.float64) * point_cc[stratum]
         over = dose - goal.threshold

@@ -66,7 +66,6 @@ def test_found_plans_keep_the_hard_rules(small_problem, protocol, seed):
     [
         {},
         {"moves": 1, "budget_ms": 1.0},
-        {"moves": 0},
         {"moves": -5},
         {"budget_ms": 0.0},
         {"budget_ms": float("nan")},

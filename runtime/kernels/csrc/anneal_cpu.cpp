@@ -120,7 +120,7 @@ class Annealer {
   // hole/plane: where each candidate sits. strata: first point of each stratum and the end, multiples of 16.
   Annealer(Matrix matrix, Ints candidate_hole, Ints candidate_plane, int columns, int rows, int planes,
            Ints strata, Floats point_cc, std::vector<Goal> goals, Rules rules, float needle_cost,
-           float seed_cost, uint64_t seed, uint64_t stream)
+           Floats seed_cost, uint64_t seed, uint64_t stream)
       : matrix_(matrix),
         points_(static_cast<int>(matrix.shape(1))),
         candidates_(static_cast<int>(matrix.shape(0))),
@@ -130,11 +130,13 @@ class Annealer {
         goals_(std::move(goals)),
         rules_(rules),
         needle_cost_(needle_cost),
-        seed_cost_(seed_cost),
         random_(seed, stream) {
     if (points_ % kLanes != 0) throw std::invalid_argument("points must be padded to a multiple of 16");
     if (candidate_hole.shape(0) != matrix.shape(0) || candidate_plane.shape(0) != matrix.shape(0))
       throw std::invalid_argument("candidate_hole and candidate_plane need one entry a candidate");
+    if (seed_cost.shape(0) != matrix.shape(0))
+      throw std::invalid_argument("seed_cost needs one entry a candidate");
+    seed_cost_.assign(seed_cost.data(), seed_cost.data() + candidates_);
     if (strata.shape(0) != point_cc.shape(0) + 1)
       throw std::invalid_argument("strata needs one entry more than point_cc");
     site_.assign(static_cast<size_t>(columns) * rows * planes, -1);
@@ -170,9 +172,37 @@ class Annealer {
     }
     recompute(dose_.data());
     cost_ = full_cost(dose_.data());
-    best_ = seeds_;
-    best_cost_ = cost_;
+    remember();
     return dropped;
+  }
+
+  // Adds these candidates in order, each only if the rules allow it and it lowers the cost; returns how many.
+  int add_if_better(const std::vector<int>& candidates) {
+    int added = 0;
+    for (int c : candidates) {
+      if (c < 0 || c >= candidates_) throw std::invalid_argument("no candidate of that number");
+      if (slot_[c] >= 0 || !may_add(c)) continue;
+      const double cost = cost_with(c);
+      if (cost >= cost_) continue;
+      keep(c, cost);
+      ++added;
+    }
+    return added;
+  }
+
+  // Adds the best legal candidate again and again until none lowers the cost; returns how many.
+  int add_greedily() {
+    for (int added = 0;; ++added) {
+      int best = -1;
+      double best_cost = cost_;
+      for (int c = 0; c < candidates_; ++c) {
+        if (slot_[c] >= 0 || !may_add(c)) continue;
+        const double cost = cost_with(c);
+        if (cost < best_cost) best = c, best_cost = cost;
+      }
+      if (best < 0) return added;
+      keep(best, best_cost);
+    }
   }
 
   // Evaluates `moves` moves while the temperature falls geometrically; returns how many were accepted.
@@ -208,9 +238,10 @@ class Annealer {
       add_columns(dose.data(), dose.data(), column(c), zero_.data(), points_);
       used[hole_[c]] = 1;
     }
+    double seeds = 0.0;
+    for (int c : candidates) seeds += seed_cost_[c];
     const int needles = static_cast<int>(std::count(used.begin(), used.end(), 1));
-    return dose_cost(dose.data(), zero_.data(), zero_.data()) + needle_cost_ * needles +
-           seed_cost_ * static_cast<int>(candidates.size());
+    return dose_cost(dose.data(), zero_.data(), zero_.data()) + needle_cost_ * needles + seeds;
   }
 
   // Largest difference between the incremental dose and a full recompute.
@@ -269,8 +300,7 @@ class Annealer {
   }
 
   double full_cost(const float* dose) const {
-    return dose_cost(dose, zero_.data(), zero_.data()) + needle_cost_ * needles_ +
-           seed_cost_ * static_cast<int>(seeds_.size());
+    return dose_cost(dose, zero_.data(), zero_.data()) + needle_cost_ * needles_ + seeds_cost_;
   }
 
   void recompute(float* out) const {
@@ -299,9 +329,27 @@ class Annealer {
     return needles_ < rules_.max_needles && pattern_allows(used_.data(), columns_, rows_, col, row, rules_);
   }
 
+  double cost_with(int c) const {
+    return dose_cost(dose_.data(), column(c), zero_.data()) +
+           needle_cost_ * (needles_ + (used_[hole_[c]] ? 0 : 1)) + seeds_cost_ + seed_cost_[c];
+  }
+
+  void keep(int c, double cost) {
+    place(c);
+    add_columns(dose_.data(), dose_.data(), column(c), zero_.data(), points_);
+    cost_ = cost;
+    if (cost_ < best_cost_) remember();
+  }
+
+  void remember() {
+    best_cost_ = cost_;
+    best_ = seeds_;
+  }
+
   void place(int c) {
     slot_[c] = static_cast<int>(seeds_.size());
     seeds_.push_back(c);
+    seeds_cost_ += seed_cost_[c];
     if (seeds_in_hole_[hole_[c]]++ == 0) {
       used_[hole_[c]] = 1;
       ++needles_;
@@ -314,6 +362,7 @@ class Annealer {
     slot_[last] = at;
     seeds_.pop_back();
     slot_[c] = -1;
+    seeds_cost_ -= seed_cost_[c];
     if (--seeds_in_hole_[hole_[c]] == 0) {
       used_[hole_[c]] = 0;
       --needles_;
@@ -457,8 +506,7 @@ class Annealer {
     }
     const float* plus = plus_column(move, pairs - 1);
     const float* minus = minus_column(move, pairs - 1);
-    const double cost =
-        dose_cost(base, plus, minus) + needle_cost_ * needles_ + seed_cost_ * static_cast<int>(seeds_.size());
+    const double cost = dose_cost(base, plus, minus) + needle_cost_ * needles_ + seeds_cost_;
     const double rise = cost - cost_;
     if (rise > 0.0 && random_.unit() >= std::exp(-rise / temperature)) {
       undo(move);
@@ -467,10 +515,7 @@ class Annealer {
     add_columns(dose_.data(), base, plus, minus, points_);
     if ((++applied_ & 4095) == 0) recompute(dose_.data());  // rounding does not pile up
     cost_ = cost;
-    if (cost_ < best_cost_) {
-      best_cost_ = cost_;
-      best_ = seeds_;
-    }
+    if (cost_ < best_cost_) remember();
     return true;
   }
 
@@ -485,7 +530,8 @@ class Annealer {
   int points_, candidates_, columns_, rows_, planes_;
   std::vector<Goal> goals_;
   Rules rules_;
-  double needle_cost_, seed_cost_;
+  double needle_cost_;
+  std::vector<double> seed_cost_;
   Pcg32 random_;
   std::vector<int> hole_, plane_, site_, holes_;
   std::vector<Stratum> strata_;
@@ -495,7 +541,7 @@ class Annealer {
   std::vector<uint8_t> used_;
   int needles_ = 0;
   int64_t applied_ = 0, evaluated_ = 0;
-  double cost_ = 0.0, best_cost_ = 0.0;
+  double cost_ = 0.0, best_cost_ = 0.0, seeds_cost_ = 0.0;
 };
 
 }  // namespace trocar::anneal
@@ -521,12 +567,15 @@ void bind_anneal(nb::module_& module) {
           nb::arg("mask"), nb::arg("side"), nb::arg("threshold"), nb::arg("target_cc"), nb::arg("weight"),
           nb::arg("hinge"));
   nb::class_<Annealer>(module, "Annealer")
-      .def(nb::init<Annealer::Matrix, Annealer::Ints, Annealer::Ints, int, int, int, Annealer::Ints,
-                    Annealer::Floats, std::vector<Goal>, Rules, float, float, uint64_t, uint64_t>(),
-           nb::arg("matrix"), nb::arg("candidate_hole"), nb::arg("candidate_plane"), nb::arg("columns"),
-           nb::arg("rows"), nb::arg("planes"), nb::arg("strata"), nb::arg("point_cc"), nb::arg("goals"),
-           nb::arg("rules"), nb::arg("needle_cost"), nb::arg("seed_cost"), nb::arg("seed"), nb::arg("stream"))
+      .def(
+          nb::init<Annealer::Matrix, Annealer::Ints, Annealer::Ints, int, int, int, Annealer::Ints,
+                   Annealer::Floats, std::vector<Goal>, Rules, float, Annealer::Floats, uint64_t, uint64_t>(),
+          nb::arg("matrix"), nb::arg("candidate_hole"), nb::arg("candidate_plane"), nb::arg("columns"),
+          nb::arg("rows"), nb::arg("planes"), nb::arg("strata"), nb::arg("point_cc"), nb::arg("goals"),
+          nb::arg("rules"), nb::arg("needle_cost"), nb::arg("seed_cost"), nb::arg("seed"), nb::arg("stream"))
       .def("set_plan", &Annealer::set_plan, nb::arg("candidates"))
+      .def("add_if_better", &Annealer::add_if_better, nb::arg("candidates"))
+      .def("add_greedily", &Annealer::add_greedily, nb::call_guard<nb::gil_scoped_release>())
       .def("run", &Annealer::run, nb::arg("moves"), nb::arg("t_start"), nb::arg("t_end"),
            nb::call_guard<nb::gil_scoped_release>())
       .def("cost_of", &Annealer::cost_of, nb::arg("candidates"))

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -18,6 +20,7 @@ from trocar.runtime.kernels.anneal import (
 )
 
 COLUMNS, ROWS, PLANES = 7, 6, 8
+SEED_COST = np.linspace(0.0, 0.04, COLUMNS * ROWS * PLANES, dtype=np.float32)
 RULES = SearchRules(2, True, frozenset(PATTERN_NAMES), max_needles=12)
 
 
@@ -51,7 +54,7 @@ def make(seed: int = 1, stream: int = 0, problem=None, rules: SearchRules = RULE
         goals,
         rules,
         needle_cost=0.1,
-        seed_cost=0.02,
+        seed_cost=SEED_COST,
         seed=seed,
         stream=stream,
     )
@@ -69,7 +72,7 @@ def obeys(chosen: list[int], sites: SiteGrid, max_needles: int) -> bool:
 def test_cost_is_the_reference_cost(chosen):
     matrix, sites, starts, point_cc, goals = lattice_problem()
     expected = cost_reference(
-        matrix, sorted(chosen), sites, starts, point_cc, goals, needle_cost=0.1, seed_cost=0.02
+        matrix, sorted(chosen), sites, starts, point_cc, goals, needle_cost=0.1, seed_cost=SEED_COST
     )
     assert make().cost_of(sorted(chosen)) == pytest.approx(expected, rel=1e-4, abs=1e-4)
 
@@ -88,7 +91,7 @@ def test_hand_worked_cost():
         goals,
         RULES,
         needle_cost=2.0,
-        seed_cost=1.0,
+        seed_cost=np.ones(1, np.float32),
         seed=0,
         stream=0,
     )
@@ -184,3 +187,28 @@ def test_what_does_not_fit_is_refused(change):
     ]
     with pytest.raises(InvalidInput):
         make(problem=problem)
+
+
+def test_adding_in_order_takes_only_what_helps():
+    problem = lattice_problem()
+    chain = make(problem=problem)
+    order = list(np.random.default_rng(3).permutation(len(problem[0])))
+    added = chain.add_if_better([int(c) for c in order])
+    chosen = chain.plan()
+    assert added == len(chosen) > 5
+    assert obeys(chosen, problem[1], RULES.max_needles)
+    # Taken one by one, each lowered the cost.
+    costs = [chain.cost_of(chosen[:n]) for n in range(len(chosen) + 1)]
+    assert all(after < before + 1e-6 for before, after in pairwise(costs))
+    assert chain.cost == pytest.approx(costs[-1], rel=1e-4)
+    assert chain.add_if_better(chosen) == 0
+
+
+def test_greedy_takes_the_best_each_time():
+    problem = lattice_problem()
+    chain = make(problem=problem)
+    costs = [chain.cost_of([c]) for c in range(len(problem[0]))]
+    assert chain.add_greedily() == len(chain.plan()) > 5
+    assert chain.plan()[0] == int(np.argmin(costs))
+    assert chain.best_cost == pytest.approx(chain.cost_of(chain.plan()), rel=1e-4)
+    assert chain.add_greedily() == 0
