@@ -8,7 +8,7 @@ sometimes a median lobe, and a rectum 2-8 mm behind the gland.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 import numpy as np
@@ -102,6 +102,20 @@ def phantom_case(seed: int, *, pixel_mm: float = 1.0, slice_mm: float = 1.0) -> 
     Parameters
     ----------
     seed : any non-negative integer.
+    pixel_mm, slice_mm : as in `phantom_from_shape`.
+    """
+    case = phantom_from_shape(phantom_shape(seed), f"phantom:{seed}", pixel_mm=pixel_mm, slice_mm=slice_mm)
+    return replace(case, phantom_seed=seed)
+
+
+def phantom_from_shape(
+    shape: PhantomShape, name: str, *, pixel_mm: float = 1.0, slice_mm: float = 1.0
+) -> Case:
+    """Build a case from a shape's parameters.
+
+    Parameters
+    ----------
+    shape : drawn by `phantom_shape`, or made by hand; its `volume_cc` is not used, the half axes are.
     pixel_mm, slice_mm : sampling of the contours, mm; the anatomy does not depend on it.
 
     Returns
@@ -109,7 +123,6 @@ def phantom_case(seed: int, *, pixel_mm: float = 1.0, slice_mm: float = 1.0) -> 
     Case
         All five roles; the PTV is the CTV with 3 mm on every side but the posterior.
     """
-    shape = phantom_shape(seed)
     reach_x = shape.half_x_mm + 12.0
     front, back = -shape.half_y_mm - 14.0, shape.half_y_mm + 2.0 * shape.rectum_half_y_mm + 24.0
     foot, head = -shape.half_z_mm - 12.0, shape.half_z_mm + 2.0 * shape.bladder_half_mm + 4.0
@@ -146,7 +159,7 @@ def phantom_case(seed: int, *, pixel_mm: float = 1.0, slice_mm: float = 1.0) -> 
     margins = Margins(3.0, 3.0, 3.0, 0.0, 3.0, 3.0)  # posterior 0: the rectum is there
     ptv = expand(ctv, margins, name="PTV", role="ptv")
     structures = {s.role: s for s in (ctv, ptv, urethra, rectum, bladder)}
-    return Case(name=f"phantom:{seed}", structures=structures, phantom_seed=seed)
+    return Case(name=name, structures=structures)
 
 
 def _axis(low: float, high: float, step: float) -> Float64Array:
