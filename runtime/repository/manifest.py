@@ -30,9 +30,20 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _TENSOR = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:/-]{0,127}")
-_TEXTS = ("task", "intended_use")
 _FREE = ("training", "metrics", "parity", "novelty")
-_KEYS = ("schema", "name", "version", "inputs", "outputs", "opset", "files", "limits", *_TEXTS, *_FREE)
+_FIXED = (
+    "schema",
+    "name",
+    "version",
+    "task",
+    "intended_use",
+    "limits",
+    "inputs",
+    "outputs",
+    "opset",
+    "files",
+)
+_KEYS = (*_FIXED, *_FREE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,19 +131,24 @@ def parse_manifest(document: Any, where: str) -> Manifest:
     if document.get("schema") != SCHEMA:
         raise InvalidInput(f"{where}: expected schema {SCHEMA!r}, got {document.get('schema')!r:.80}")
     _require_keys(document, _KEYS, where)
-    free = {key: _free(document[key], f"{where}: {key}") for key in _FREE}
-    texts = {key: _text(document[key], f"{where}: {key}") for key in _TEXTS}
-    limits = _list(document["limits"], f"{where}: limits")
+    for key in _FREE:
+        _require_json(document[key], f"{where}: {key}")
     return Manifest(
         name=require_name(document["name"], where),
         version=require_version(document["version"], where),
+        task=_text(document["task"], f"{where}: task"),
         inputs=_tensors(document["inputs"], f"{where}: inputs"),
         outputs=_tensors(document["outputs"], f"{where}: outputs"),
         opset=_integer(document["opset"], 1, 1000, f"{where}: opset"),
         files=_files(document["files"], f"{where}: files"),
-        limits=tuple(_text(item, f"{where}: limits") for item in limits),
-        **texts,
-        **free,
+        intended_use=_text(document["intended_use"], f"{where}: intended_use"),
+        limits=tuple(
+            _text(item, f"{where}: limits") for item in _list(document["limits"], f"{where}: limits")
+        ),
+        training=document["training"],
+        metrics=document["metrics"],
+        parity=document["parity"],
+        novelty=document["novelty"],
     )
 
 
@@ -159,15 +175,11 @@ def require_file(name: Any, where: str) -> str:
 
 def _files(table: Any, where: str) -> dict[str, str]:
     if not isinstance(table, Mapping) or MODEL_NAME not in table or CARD_NAME not in table:
-        raise InvalidInput(
-            f"{where}: expected hashes of {MODEL_NAME}, {CARD_NAME} and others, got {table!r:.80}"
-        )
+        raise InvalidInput(f"{where}: expected hashes of {MODEL_NAME} and {CARD_NAME}, got {table!r:.80}")
     for name, digest in table.items():
         require_file(name, where)
         if not (isinstance(digest, str) and _SHA256.fullmatch(digest)):
-            raise InvalidInput(
-                f"{where}: expected a SHA-256 in lower-case hex for {name}, got {digest!r:.80}"
-            )
+            raise InvalidInput(f"{where}: expected SHA-256 of {name} in lower-case hex, got {digest!r:.80}")
     return dict(table)
 
 
@@ -213,15 +225,14 @@ def _require_keys(table: Mapping[str, Any], keys: tuple[str, ...], where: str) -
         raise InvalidInput(f"{where}: expected the key {missing[0]!r}, got none")
 
 
-def _free(value: Any, where: str) -> Mapping[str, Any]:
-    """Return a table whose content is nobody's business here, as long as it is JSON."""
+def _require_json(value: Any, where: str) -> None:
+    """Refuse what is no table; what stands in it is nobody's business here, as long as it is JSON."""
     if not isinstance(value, Mapping):
         raise InvalidInput(f"{where}: expected a JSON object, got {value!r:.80}")
     try:
         json.dumps(value, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidInput(f"{where}: expected JSON values: {error}") from error
-    return value
 
 
 def _text(value: Any, where: str) -> str:

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trocar.runtime.errors import InvalidInput, ManifestMismatch, ModelNotFound
+from trocar.runtime.errors import InvalidInput, ManifestMismatch, ModelNotFound, TrocarError
 from trocar.runtime.repository.manifest import (
     MANIFEST_NAME,
     MAX_MANIFEST_BYTES,
@@ -111,14 +111,9 @@ class Repository:
             A file is missing, altered, a link, or not in the manifest; the message names it.
         """
         versions = self.versions(name)
-        if not versions:
-            raise ModelNotFound(f"no model {name!r} in {self.root}; there is {self._inventory()}")
-        if version is None:
-            version = versions[-1]
-        if version not in versions:
-            have = ", ".join(map(str, versions))
-            raise ModelNotFound(f"no version {version} of {name!r} in {self.root}; there is {have}")
-        return self._open(name, version)
+        if not versions or (version is not None and version not in versions):
+            raise self._missing(name, version, versions)
+        return self._open(name, versions[-1] if version is None else version)
 
     def publish(
         self,
@@ -187,8 +182,18 @@ class Repository:
         found = (entry for entry in _subfolders(self.root / name) if _VERSION.fullmatch(entry))
         return tuple(sorted(map(int, found)))
 
-    def _inventory(self) -> str:
-        return ", ".join(self.names()) or "none"
+    def _missing(self, name: str, version: int | None, versions: tuple[int, ...]) -> TrocarError:
+        """Return why there is no such model: a link that is not followed, or what there is instead."""
+        folder = self.root / name
+        for place in (folder, folder / str(version)):
+            if place.is_symlink():
+                return ManifestMismatch(f"{place}: expected a folder, got a symbolic link")
+        if versions:
+            have = ", ".join(map(str, versions))
+            return ModelNotFound(f"no version {version} of {name!r} in {self.root}; there is {have}")
+        return ModelNotFound(
+            f"no model {name!r} in {self.root}; there is {', '.join(self.names()) or 'none'}"
+        )
 
 
 def shipped() -> Repository:
