@@ -31,19 +31,8 @@ _FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _TENSOR = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:/-]{0,127}")
 _FREE = ("training", "metrics", "parity", "novelty")
-_FIXED = (
-    "schema",
-    "name",
-    "version",
-    "task",
-    "intended_use",
-    "limits",
-    "inputs",
-    "outputs",
-    "opset",
-    "files",
-)
-_KEYS = (*_FIXED, *_FREE)
+_FIXED = ("schema", "name", "version", "task", "intended_use", "limits", "inputs", "outputs", "opset")
+_KEYS = (*_FIXED, "files", *_FREE)
 
 
 @dataclass(frozen=True, slots=True)
