@@ -119,7 +119,7 @@ def _site_distance_mm(anatomy: Anatomy, role: str, lattice: Lattice, window: Win
     pitches = (planes.pitch_mm, template.pitch_mm, template.pitch_mm)
     covered: Float32Array = anatomy.fractions[role]
     for axis in range(3):
-        nodes = starts[axis] + 0.5 * pitches[axis] * np.arange(2 * SIDE - 1)
+        nodes = starts[axis] + 0.5 * pitches[axis] * np.arange(2 * SIDE - 1, dtype=np.float64)
         weights = _cell_weights(nodes, 0.5 * pitches[axis], anatomy.grid.axes_zyx_mm[axis])
         covered = np.moveaxis(np.tensordot(weights, covered, axes=(1, axis)), 0, axis)
     cell_mm = tuple(0.5 * pitch for pitch in pitches)
@@ -135,4 +135,4 @@ def _cell_weights(nodes_mm: Float64Array, cell_mm: float, axis_mm: Float64Array)
     step = float(axis_mm[1] - axis_mm[0]) if len(axis_mm) > 1 else cell_mm
     low = np.maximum(nodes_mm[:, None] - 0.5 * cell_mm, axis_mm[None] - 0.5 * step)
     high = np.minimum(nodes_mm[:, None] + 0.5 * cell_mm, axis_mm[None] + 0.5 * step)
-    return (np.maximum(high - low, 0.0) / cell_mm).astype(np.float32)
+    return np.asarray(np.maximum(high - low, 0.0) / cell_mm, dtype=np.float32)

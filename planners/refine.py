@@ -13,7 +13,7 @@ from trocar.planners.types import Needle, require
 
 # Temperatures in cost units (one is what a protocol calls a cost of 1): from where most moves pass to
 # where only those that change nothing do.
-HOT, WARM, COLD = 5.0, 1.0, 0.05
+HOT, WARM, COLD = 2.0, 0.2, 0.05
 _SLICE_MOVES = 4096  # a few ms: how late a stop, a deadline or a progress report may be
 
 Progress = Callable[[float], None]
