@@ -116,10 +116,11 @@ def training_phantoms(seed: int, cases: int) -> range:
 
 def write_example(path: Path, example: Example) -> None:
     """Write one example; the file appears whole."""
+    arrays: dict[str, Any] = {
+        name: np.asarray(getattr(example, name), dtype) for name, (dtype, _) in _FIELDS.items()
+    }
     buffer = io.BytesIO()
-    np.savez_compressed(
-        buffer, **{name: np.asarray(getattr(example, name), dtype) for name, (dtype, _) in _FIELDS.items()}
-    )
+    np.savez_compressed(buffer, **arrays)
     write_file(path, buffer.getvalue())
 
 
@@ -144,7 +145,8 @@ def read_example(path: Path) -> Example:
         array = held[name]
         require(
             array.dtype == dtype and array.shape == shape,
-            f"example {path.name}: {name}: expected {np.dtype(dtype)} {shape}, got {array.dtype} {array.shape}",
+            f"example {path.name}: {name}: expected {np.dtype(dtype)} {shape}, "
+            f"got {array.dtype} {array.shape}",
         )
         require(bool(np.isfinite(array).all()), f"example {path.name}: {name}: expected finite values")
     return Example(held["features"], held["seeds"], float(held["strength"]), float(held["cost"]))
@@ -154,6 +156,8 @@ def expert_files(
     recipe: Recipe, phantoms: Sequence[int], folder: Path, *, workers: int = 1, report: Report | None = None
 ) -> list[Path]:
     """Make what is missing of the phantoms' examples, and return all their files.
+
+    A phantom that cannot be planned (too wide for the template) has none.
 
     Parameters
     ----------
@@ -171,7 +175,7 @@ def expert_files(
         done += made
         if report is not None:
             report(done, len(paths))
-    return paths
+    return [path for path in paths if path.exists()]
 
 
 def load_dataset(files: Sequence[Path], kernel_gy_u: Float32Array) -> Dataset:
@@ -220,13 +224,16 @@ def _made(recipe: Recipe, chunks: Sequence[Sequence[int]], folder: Path, workers
 def _make(recipe: Recipe, phantoms: Sequence[int], folder: Path) -> int:
     engine = DoseEngine(recipe.source)
     for phantom in phantoms:
-        example = expert_example(
-            phantom_case(phantom),
-            recipe.protocol,
-            engine,
-            strength_u=recipe.strength_of(phantom),
-            moves=recipe.moves,
-            seed=phantom,
-        )
+        try:
+            example = expert_example(
+                phantom_case(phantom),
+                recipe.protocol,
+                engine,
+                strength_u=recipe.strength_of(phantom),
+                moves=recipe.moves,
+                seed=phantom,
+            )
+        except InvalidInput:
+            continue
         write_example(folder / f"phantom-{phantom}.npz", example)
     return len(phantoms)

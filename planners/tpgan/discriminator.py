@@ -1,4 +1,4 @@
-"""The conditional patch discriminator: does this plan look like an expert's, for this anatomy?
+"""The conditional patch discriminator: whether a plan looks like an expert's, for this anatomy.
 
 It sees the features, the seeds and the dose they give, so that it can judge spacing, style and
 coverage, and answers for 4 x 4 x 4 overlapping patches.

@@ -39,7 +39,7 @@ class Generator(nn.Module):
         nn.init.constant_(self.head.bias, float(torch.logit(torch.tensor(_USUAL_SHARE))))
 
     def logits(self, features: Tensor, noise: Tensor) -> Tensor:
-        """Log-odds of a seed at every site, candidates or not: (b, 8, 16, 16, 16), (b, 2, ...) to (b, ...)."""
+        """Log-odds of a seed at every site, candidates or not, (b, 16, 16, 16)."""
         fine = self.enter(torch.cat([features, noise], dim=1))
         middle = self.encode(self.down_fine(fine))
         coarse = self.bottom(self.down_middle(middle))

@@ -6,6 +6,8 @@ the mean over the batch.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -57,8 +59,9 @@ class SiteDose(nn.Module):
     def forward(self, seeds: Tensor, strength: Tensor) -> Tensor:
         """Dose in prescriptions, (b, 16, 16, 16); `strength` (b,) in U over the prescription in Gy."""
         sent = torch.fft.rfftn(seeds, s=(_FFT,) * 3, dim=_SPACE)
-        dose = torch.fft.irfftn(sent * self.spectrum, s=(_FFT,) * 3, dim=_SPACE)
-        return dose[:, :SIDE, :SIDE, :SIDE].clamp_min(0.0) * strength[:, None, None, None]
+        dose: Tensor = torch.fft.irfftn(sent * self.spectrum, s=(_FFT,) * 3, dim=_SPACE)
+        dose = dose[:, :SIDE, :SIDE, :SIDE].clamp_min(0.0)
+        return dose * strength[:, None, None, None]
 
 
 def cross_entropy(logits: Tensor, target: Tensor, features: Tensor, positive: float) -> Tensor:
@@ -123,7 +126,7 @@ def supervised(
     dose : of the probabilities, in prescriptions.
     """
     probability = torch.sigmoid(logits) * features[:, CANDIDATE]
-    terms = {
+    terms: dict[str, Callable[[], Tensor]] = {
         "cross_entropy": lambda: cross_entropy(logits, target, features, weights.positive),
         "soft_l1": lambda: soft_l1(probability, target, features),
         "adjacency": lambda: adjacency(probability),
