@@ -16,7 +16,8 @@ import numpy.typing as npt
 from trocar.planners.dose.engine import DoseEngine
 from trocar.planners.geometry import distance_outside_mm
 from trocar.planners.protocol import GeometryRules, Goal, Protocol
-from trocar.planners.types import Anatomy, Float32Array, Float64Array, Grid, Lattice, Needle, require
+from trocar.planners.rules import needle_clearances_mm
+from trocar.planners.types import Anatomy, Float32Array, Float64Array, Lattice, Needle, require
 from trocar.runtime.kernels.anneal import (
     POINT_MULTIPLE,
     Annealer,
@@ -124,9 +125,7 @@ def build_problem(
         No lattice site lies within the protocol's margin of the PTV.
     """
     distance_mm, corner = _distance_near_ptv(anatomy)
-    candidates = find_candidates(
-        anatomy.grid, lattice, distance_mm, corner, protocol.geometry.candidate_margin_mm
-    )
+    candidates = find_candidates(anatomy, lattice, distance_mm, corner, protocol.geometry)
     samples = draw_samples(
         anatomy, distance_mm, corner, _goal_roles(protocol), np.random.default_rng([seed, 1])
     )
@@ -163,10 +162,14 @@ def _distance_near_ptv(anatomy: Anatomy) -> tuple[Float32Array, npt.NDArray[np.i
 
 
 def find_candidates(
-    grid: Grid, lattice: Lattice, distance_mm: Float32Array, corner: npt.NDArray[np.int64], margin_mm: float
+    anatomy: Anatomy,
+    lattice: Lattice,
+    distance_mm: Float32Array,
+    corner: npt.NDArray[np.int64],
+    rules: GeometryRules,
 ) -> Candidates:
-    """Lattice sites no further than `margin_mm` from the PTV."""
-    template, planes = lattice.template, lattice.planes
+    """Lattice sites near the PTV, in holes whose needle passes the urethra by."""
+    template, planes, grid = lattice.template, lattice.planes, anatomy.grid
     row, column, plane = np.indices((template.rows, template.columns, planes.count)).reshape(3, -1)
     centres = np.stack(
         [
@@ -181,8 +184,14 @@ def find_candidates(
     )
     held = np.all((index >= 0) & (index < distance_mm.shape), axis=1)
     near = np.zeros(len(centres), dtype=bool)
-    near[held] = distance_mm[tuple(index[held].T)] <= margin_mm
-    require(bool(near.any()), f"no template hole lies within {margin_mm:g} mm of the PTV at any plane")
+    near[held] = distance_mm[tuple(index[held].T)] <= rules.candidate_margin_mm
+    require(
+        bool(near.any()),
+        f"no template hole lies within {rules.candidate_margin_mm:g} mm of the PTV at any plane",
+    )
+    if "urethra" in anatomy.fractions:
+        near &= needle_clearances_mm(centres[:, :2], anatomy) >= rules.urethra_clearance_mm
+        require(bool(near.any()), "every template hole near the PTV leads through the urethra")
     hole = (row * template.columns + column)[near]
     return Candidates(
         hole.astype(np.int32), plane[near].astype(np.int32), np.ascontiguousarray(centres[near])

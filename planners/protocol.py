@@ -75,13 +75,18 @@ class SearchSettings:
 
 @dataclass(frozen=True, slots=True)
 class GeometryRules:
-    """Where needles and seeds may stand. `forbidden_patterns` are names of `NEEDLE_PATTERNS`."""
+    """Where needles and seeds may stand. `forbidden_patterns` are names of `NEEDLE_PATTERNS`.
+
+    Seeds keep within `candidate_margin_mm` of the PTV; needles keep `urethra_clearance_mm` away from the
+    urethra's outline as it is seen along them.
+    """
 
     min_spacing_along_needle_mm: float
     no_adjacent_in_plane: bool
     forbidden_patterns: tuple[str, ...]
     max_needles: int
     candidate_margin_mm: float
+    urethra_clearance_mm: float
     source: str
 
 
@@ -273,6 +278,7 @@ def _geometry(table: _Table) -> GeometryRules:
         forbidden_patterns=table.texts("forbidden_patterns", NEEDLE_PATTERNS),
         max_needles=table.integer("max_needles", 1, 1000),
         candidate_margin_mm=table.number("candidate_margin_mm", 0.0, 50.0),
+        urethra_clearance_mm=table.number("urethra_clearance_mm", 0.0, 50.0),
         source=table.text("source"),
     )
     table.finish()

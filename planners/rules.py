@@ -100,10 +100,21 @@ def seed_distances_mm(seeds_xyz_mm: Float64Array, anatomy: Anatomy, role: str = 
     return distance
 
 
+def needle_clearances_mm(xy_mm: Float64Array, anatomy: Anatomy, role: str = "urethra") -> Float64Array:
+    """Distance of needle axes (n, 2) from a structure's outline as seen along z, mm; 0 inside it."""
+    grid, seen = anatomy.grid, (anatomy.fractions[role] >= 0.5).any(axis=0)
+    row, column = np.nonzero(seen)
+    if not len(row):
+        return np.full(len(xy_mm), np.inf)
+    _, y, x = grid.axes_zyx_mm
+    apart = np.hypot(xy_mm[:, :1] - x[column], xy_mm[:, 1:] - y[row]).min(axis=1)
+    return np.maximum(apart - 0.5 * min(grid.spacing_zyx_mm[1:]), 0.0)
+
+
 def geometry_findings(plan: Plan, anatomy: Anatomy, rules: GeometryRules) -> tuple[Finding, ...]:
     """Check a plan's needles and seeds against the rules; one finding a rule, passed ones included.
 
-    Only a seed far from the PTV is a warning: people place such seeds on purpose.
+    A seed far from the PTV and a needle near the urethra only warn: people choose them on purpose.
     """
     return tuple(_findings(plan, anatomy, rules))
 
@@ -132,6 +143,8 @@ def _findings(plan: Plan, anatomy: Anatomy, rules: GeometryRules) -> Iterator[Fi
         at = [hole for _, hole in forbidden_patterns(holes.values(), [name])]
         where = f"at {template.label(*at[0])}" if at else ""
         yield _none_allowed(f"needle_pattern_{name}", len(at), where, "patterns", rules)
+    if "urethra" in anatomy.fractions and plan.needles:
+        yield _urethra_finding(plan, anatomy, rules)
     if "ptv" in anatomy.fractions and len(plan.seeds_xyz_mm):
         worst_mm = float(seed_distances_mm(plan.seeds_xyz_mm, anatomy).max())
         # Distances on the grid are good to half a voxel.
@@ -157,6 +170,22 @@ def _spacing_finding(plan: Plan, rules: GeometryRules) -> Finding:
         f">= {rules.min_spacing_along_needle_mm:g}",
         "mm along a needle",
         _severity(not tight),
+        rules.source,
+    )
+
+
+def _urethra_finding(plan: Plan, anatomy: Anatomy, rules: GeometryRules) -> Finding:
+    axes = np.array([(needle.x_mm, needle.y_mm) for needle in plan.needles])
+    clearance = needle_clearances_mm(axes, anatomy)
+    nearest = int(clearance.argmin())
+    kept = clearance[nearest] >= rules.urethra_clearance_mm
+    least = round(float(clearance[nearest]), 2)
+    return Finding(
+        "needle_urethra_clearance",
+        least if kept else f"{least} at {plan.needles[nearest].label}",
+        f">= {rules.urethra_clearance_mm:g}",
+        "mm from the urethra",
+        "pass" if kept else "warn",
         rules.source,
     )
 

@@ -7,6 +7,7 @@ import pytest
 
 from trocar.planners.dose.reference import dose_gy
 from trocar.planners.problem import build_problem
+from trocar.planners.rules import needle_clearances_mm
 from trocar.planners.types import Lattice, Planes, Template
 from trocar.runtime.errors import InvalidInput
 from trocar.runtime.kernels.anneal import POINT_MULTIPLE
@@ -77,6 +78,12 @@ def test_candidates_keep_to_the_target(small_problem, small_volumes, protocol):
     assert ((centres >= box_low) & (centres <= box_high)).all()
     holes = lattice.template.columns * lattice.template.rows * lattice.planes.count
     assert 0.1 * holes < len(centres) < 0.7 * holes
+
+
+def test_no_candidate_leads_through_the_urethra(small_problem, small_volumes, protocol):
+    _, volumes = small_volumes
+    clearance = needle_clearances_mm(small_problem.candidates.centres_xyz_mm[:, :2], volumes)
+    assert clearance.min() >= protocol.geometry.urethra_clearance_mm
 
 
 def test_needles_carry_their_seeds(small_problem):

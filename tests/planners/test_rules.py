@@ -79,6 +79,21 @@ def test_a_seed_far_from_the_ptv_is_a_warning():
     assert near["seed_outside_ptv"].severity == "pass"
 
 
+def test_a_needle_near_the_urethra_is_a_warning():
+    rules = load_protocol("ldr-i125-145").geometry
+    anatomy = box()
+    z, y, x = np.meshgrid(*anatomy.grid.axes_zyx_mm, indexing="ij")
+    tube = (np.hypot(x - 30.0, y - 30.0) <= 3.0) & (z > 20.0)
+    anatomy = Anatomy(anatomy.grid, dict(anatomy.fractions) | {"urethra": tube.astype(np.float32)})
+    through, beside = plan(needle(6, 6, 0)), plan(needle(7, 7, 0))
+    found = {f.rule: f for f in geometry_findings(through, anatomy, rules)}["needle_urethra_clearance"]
+    assert (found.severity, found.measured) == ("warn", f"0.0 at {TEMPLATE.label(6, 6)}")
+    found = {f.rule: f for f in geometry_findings(beside, anatomy, rules)}["needle_urethra_clearance"]
+    # The hole (35, 35) is 7.07 mm from the axis of a tube of 3 mm.
+    assert found.severity == "pass"
+    assert found.measured == pytest.approx(np.hypot(5, 5) - 3.0, abs=0.8)
+
+
 def test_the_least_spacing_is_reported():
     rules = load_protocol("ldr-i125-145").geometry
     found = {f.rule: f for f in geometry_findings(plan(needle(2, 2, 0, 3), needle(4, 4, 1, 5)), box(), rules)}
