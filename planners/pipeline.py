@@ -23,7 +23,7 @@ from trocar.planners.starts import starts
 from trocar.planners.types import Anatomy, Case, Float32Array, Lattice, Plan, Planes, Template, Validity
 from trocar.planners.validity import check
 
-DEFAULT_MOVES = 300_000
+DEFAULT_MOVES = 500_000
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--prescription-gy", type=float, default=144.0)
     parser.add_argument("--template", default="2.5,2.5,5,13,10", help="O_X,O_Y,PITCH,COLS,ROWS")
     parser.add_argument("--planes", default="0,5,14", help="Z0,PITCH,N")
-    parser.add_argument("--moves", type=int, default=300_000, help="moves a chain (default 300000)")
+    parser.add_argument("--moves", type=int, default=500_000, help="moves a chain (default 500000)")
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
