@@ -10,7 +10,7 @@ SOURCES := $(wildcard $(shell git ls-files -co --exclude-standard -- bench plann
 WHEEL := build/wheel/.built
 RUN := $(VENV)/.run
 TOOLS := $(VENV)/.tools
-PACKAGES := trocar.planners trocar.runtime trocar.bench
+PACKAGES := trocar.planners trocar.runtime trocar.export trocar.bench
 export CMAKE_BUILD_PARALLEL_LEVEL ?= $(shell nproc 2>/dev/null || echo 2)
 
 .DEFAULT_GOAL := help

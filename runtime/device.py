@@ -1,0 +1,94 @@
+"""Which device a network runs on, and why: decided by trying, said in one line."""
+
+from __future__ import annotations
+
+import ctypes
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+
+from trocar.runtime.errors import DeviceError, InvalidInput
+
+DEVICES = ("auto", "cpu", "cuda")
+_CUDA_LIBRARY = "libcuda.so.1"
+_NAME_BYTES = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """`kind` is `cpu` or `cuda`, `name` the hardware's own, `why` the reason in a few words."""
+
+    kind: str
+    name: str
+    why: str
+
+    def __str__(self) -> str:
+        """One line for logs and provenance."""
+        return f"{self.kind} ({self.name}): {self.why}"
+
+
+def choose_device(wanted: str, providers: tuple[str, ...]) -> Device:
+    """Say where to try first.
+
+    Parameters
+    ----------
+    wanted : one of `DEVICES`; `auto` takes CUDA where it works.
+    providers : the execution providers that the installed ONNX Runtime was built with. That one is built
+        in says nothing about whether it works here, so the driver is asked, and the session tries it.
+
+    Raises
+    ------
+    InvalidInput
+        No such device.
+    DeviceError
+        `cuda` was asked for and is not there.
+    """
+    if wanted not in DEVICES:
+        raise InvalidInput(f"expected a device of {', '.join(DEVICES)}, got {wanted!r}")
+    if wanted == "cpu":
+        return cpu("asked for")
+    if "CUDAExecutionProvider" not in providers:
+        found: Device | str = "ONNX Runtime was built without CUDA"
+    else:
+        found = _cuda_device()
+    if isinstance(found, Device):
+        return found
+    if wanted == "cuda":
+        raise DeviceError(f"expected a CUDA device, got none: {found}")
+    return cpu(f"no CUDA: {found}")
+
+
+def cpu(why: str) -> Device:
+    """Return the CPU, with the reason for taking it."""
+    return Device("cpu", _cpu_name(), why)
+
+
+def _cuda_device() -> Device | str:
+    """Ask the driver for its first device; a reason where there is none."""
+    try:
+        driver = ctypes.CDLL(_CUDA_LIBRARY)
+    except OSError:
+        return f"{_CUDA_LIBRARY} is not there"
+    count, handle = ctypes.c_int(), ctypes.c_int()
+    name = ctypes.create_string_buffer(_NAME_BYTES)
+    steps = (
+        ("cuInit", (0,)),
+        ("cuDeviceGetCount", (ctypes.byref(count),)),
+        ("cuDeviceGet", (ctypes.byref(handle), 0)),
+        ("cuDeviceGetName", (name, _NAME_BYTES, handle)),
+    )
+    for function, arguments in steps:
+        if code := getattr(driver, function)(*arguments):
+            return f"the driver's {function} answers {code}"
+        if function == "cuDeviceGetCount" and not count.value:
+            return "the driver knows no device"
+    return Device("cuda", name.value.decode(errors="replace"), "the driver has it")
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return platform.machine()
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.machine())

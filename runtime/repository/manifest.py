@@ -1,0 +1,253 @@
+"""What a published model says of itself: its tensors, its files' hashes, how it was made, its limits.
+
+`manifest.schema.json` beside this file is the same in JSON Schema, for other tools. Reading is strict: an
+unknown key or a number that is not finite is refused, since both mean that somebody else wrote the file.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from trocar.runtime.errors import InvalidInput
+from trocar.runtime.session.base import Dim, TensorSpec
+
+SCHEMA = "trocar.manifest/1"
+MANIFEST_NAME = "manifest.json"
+MODEL_NAME = "model.onnx"
+CARD_NAME = "card.md"
+MAX_MANIFEST_BYTES = 1 << 20
+# A file that carries code when it is loaded (pickle) is never published: only these are.
+FILE_SUFFIXES = (".onnx", ".md", ".json")
+DTYPES = ("bool", "float16", "float32", "float64", "int8", "int32", "int64", "uint8")
+MAX_RANK = 8
+MAX_VERSION = 10**9
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+_FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_TENSOR = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:/-]{0,127}")
+_FREE = ("training", "metrics", "parity", "novelty")
+_FIXED = ("schema", "name", "version", "task", "intended_use", "limits", "inputs", "outputs", "opset")
+_KEYS = (*_FIXED, "files", *_FREE)
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """A model's manifest. `parse_manifest` makes it; the constructor checks nothing.
+
+    Parameters
+    ----------
+    name, version : as the folders `<name>/<version>` that hold it.
+    task : what the network does, in a few words.
+    inputs, outputs : its tensors, in the graph's order, with their layouts.
+    opset : the ONNX operator set.
+    files : SHA-256 in lower-case hex of every file beside the manifest.
+    intended_use : who may use it for what.
+    limits : what it is known not to do, a sentence each.
+    training : what it was trained on and how: data, seeds, versions.
+    metrics : what was measured of it.
+    parity : how far it is from the network that was trained.
+    novelty : statistics of the training inputs, by which an unlike case is told.
+    """
+
+    name: str
+    version: int
+    task: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    opset: int
+    files: Mapping[str, str]
+    intended_use: str
+    limits: tuple[str, ...]
+    training: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    parity: Mapping[str, Any] = field(default_factory=dict)
+    novelty: Mapping[str, Any] = field(default_factory=dict)
+
+    def document(self) -> dict[str, Any]:
+        """Return the JSON document, in the order in which people read it."""
+        return {
+            "schema": SCHEMA,
+            "name": self.name,
+            "version": self.version,
+            "task": self.task,
+            "intended_use": self.intended_use,
+            "limits": list(self.limits),
+            "inputs": [_tensor_document(spec) for spec in self.inputs],
+            "outputs": [_tensor_document(spec) for spec in self.outputs],
+            "opset": self.opset,
+            "files": dict(sorted(self.files.items())),
+            **{key: getattr(self, key) for key in _FREE},
+        }
+
+    def encoded(self) -> bytes:
+        """Return the file's bytes; the same manifest gives the same bytes."""
+        return (json.dumps(self.document(), indent=2, allow_nan=False) + "\n").encode()
+
+
+def decode_manifest(data: bytes, where: str) -> Manifest:
+    """Read a manifest's bytes; see `parse_manifest`."""
+    if len(data) > MAX_MANIFEST_BYTES:
+        raise InvalidInput(f"{where}: expected at most {MAX_MANIFEST_BYTES} bytes, got more")
+    try:
+        document = json.loads(
+            data.decode("utf-8"), parse_constant=_refuse_constant, object_pairs_hook=_without_duplicates
+        )
+    except (ValueError, RecursionError) as error:
+        raise InvalidInput(f"{where}: expected a JSON object: {error}") from error
+    return parse_manifest(document, where)
+
+
+def parse_manifest(document: Any, where: str) -> Manifest:
+    """Check a manifest's document.
+
+    Parameters
+    ----------
+    document : as `json.loads` gives it.
+    where : begins every message.
+
+    Raises
+    ------
+    InvalidInput
+        A key is missing, unknown, or not what the schema says.
+    """
+    if not isinstance(document, Mapping):
+        raise InvalidInput(f"{where}: expected a JSON object, got {type(document).__name__}")
+    if document.get("schema") != SCHEMA:
+        raise InvalidInput(f"{where}: expected schema {SCHEMA!r}, got {document.get('schema')!r:.80}")
+    _require_keys(document, _KEYS, where)
+    for key in _FREE:
+        _require_json(document[key], f"{where}: {key}")
+    return Manifest(
+        name=require_name(document["name"], where),
+        version=require_version(document["version"], where),
+        task=_text(document["task"], f"{where}: task"),
+        inputs=_tensors(document["inputs"], f"{where}: inputs"),
+        outputs=_tensors(document["outputs"], f"{where}: outputs"),
+        opset=_integer(document["opset"], 1, 1000, f"{where}: opset"),
+        files=_files(document["files"], f"{where}: files"),
+        intended_use=_text(document["intended_use"], f"{where}: intended_use"),
+        limits=tuple(
+            _text(item, f"{where}: limits") for item in _list(document["limits"], f"{where}: limits")
+        ),
+        training=document["training"],
+        metrics=document["metrics"],
+        parity=document["parity"],
+        novelty=document["novelty"],
+    )
+
+
+def require_name(name: Any, where: str) -> str:
+    """Return a model's name, if it is one: it becomes a folder's name."""
+    if not (isinstance(name, str) and _NAME.fullmatch(name)):
+        raise InvalidInput(f"{where}: expected a model name of a-z, 0-9, _ and -, got {name!r:.80}")
+    return name
+
+
+def require_version(version: Any, where: str) -> int:
+    """Return a version number, if it is one."""
+    return _integer(version, 1, MAX_VERSION, f"{where}: version")
+
+
+def require_file(name: Any, where: str) -> str:
+    """Return a plain file name that may stand beside a manifest."""
+    if not (isinstance(name, str) and _FILE.fullmatch(name)) or name == MANIFEST_NAME:
+        raise InvalidInput(f"{where}: expected a plain file name, got {name!r:.80}")
+    if not name.endswith(FILE_SUFFIXES):
+        raise InvalidInput(f"{where}: expected a file of {', '.join(FILE_SUFFIXES)}, got {name!r}")
+    return name
+
+
+def _files(table: Any, where: str) -> dict[str, str]:
+    if not isinstance(table, Mapping) or MODEL_NAME not in table or CARD_NAME not in table:
+        raise InvalidInput(f"{where}: expected hashes of {MODEL_NAME} and {CARD_NAME}, got {table!r:.80}")
+    for name, digest in table.items():
+        require_file(name, where)
+        if not (isinstance(digest, str) and _SHA256.fullmatch(digest)):
+            raise InvalidInput(f"{where}: expected SHA-256 of {name} in lower-case hex, got {digest!r:.80}")
+    return dict(table)
+
+
+def _tensors(items: Any, where: str) -> tuple[TensorSpec, ...]:
+    specs = tuple(_tensor(item, where) for item in _list(items, where))
+    if not specs or len({spec.name for spec in specs}) != len(specs):
+        raise InvalidInput(f"{where}: expected one tensor or more, with a name each of its own")
+    return specs
+
+
+def _tensor(item: Any, where: str) -> TensorSpec:
+    if not isinstance(item, Mapping):
+        raise InvalidInput(f"{where}: expected a JSON object, got {item!r:.80}")
+    _require_keys(item, ("name", "dtype", "shape", "layout"), where)
+    name = item["name"]
+    if not (isinstance(name, str) and _TENSOR.fullmatch(name)):
+        raise InvalidInput(f"{where}: expected a tensor name, got {name!r:.80}")
+    where = f"{where}: {name}"
+    if item["dtype"] not in DTYPES:
+        raise InvalidInput(f"{where}: expected a dtype of {', '.join(DTYPES)}, got {item['dtype']!r:.80}")
+    shape = _list(item["shape"], where)
+    if len(shape) > MAX_RANK:
+        raise InvalidInput(f"{where}: expected at most {MAX_RANK} axes, got {len(shape)}")
+    layout = _text(item["layout"], f"{where} layout")
+    return TensorSpec(name, item["dtype"], tuple(_dim(size, where) for size in shape), layout)
+
+
+def _dim(size: Any, where: str) -> Dim:
+    if size is None or (isinstance(size, str) and _TENSOR.fullmatch(size)):
+        return size
+    return _integer(size, 1, 1 << 31, f"{where} shape")
+
+
+def _tensor_document(spec: TensorSpec) -> dict[str, Any]:
+    return {"name": spec.name, "dtype": spec.dtype, "shape": list(spec.shape), "layout": spec.layout}
+
+
+def _require_keys(table: Mapping[str, Any], keys: tuple[str, ...], where: str) -> None:
+    unknown, missing = sorted(set(table) - set(keys)), sorted(set(keys) - set(table))
+    if unknown:
+        raise InvalidInput(f"{where}: unknown key {unknown[0]!r:.80}; known are {', '.join(keys)}")
+    if missing:
+        raise InvalidInput(f"{where}: expected the key {missing[0]!r}, got none")
+
+
+def _require_json(value: Any, where: str) -> None:
+    """Refuse what is no table; what stands in it is nobody's business here, as long as it is JSON."""
+    if not isinstance(value, Mapping):
+        raise InvalidInput(f"{where}: expected a JSON object, got {value!r:.80}")
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidInput(f"{where}: expected JSON values: {error}") from error
+
+
+def _text(value: Any, where: str) -> str:
+    if not (isinstance(value, str) and value.strip()):
+        raise InvalidInput(f"{where}: expected text, got {value!r:.80}")
+    return value
+
+
+def _list(value: Any, where: str) -> list[Any]:
+    if not isinstance(value, list):
+        raise InvalidInput(f"{where}: expected a list, got {value!r:.80}")
+    return value
+
+
+def _integer(value: Any, least: int, most: int, where: str) -> int:
+    if type(value) is not int or not least <= value <= most:
+        raise InvalidInput(f"{where}: expected a whole number from {least} to {most}, got {value!r:.80}")
+    return value
+
+
+def _refuse_constant(text: str) -> float:
+    raise ValueError(f"{text} is not a number")
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    table = dict(pairs)
+    if len(table) != len(pairs):
+        raise ValueError("a key stands twice")
+    return table

@@ -1,0 +1,1 @@
+"""One interface to a network that is ready to run, and one backend a file."""

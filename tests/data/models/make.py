@@ -1,0 +1,62 @@
+"""Makes the graphs beside this file; needs the `onnx` package, which the tests do not.
+
+`pair`: total and difference of two inputs. `mixed`: other dtypes and an unnamed axis. `external`: weights
+in a file outside. `broken_run`: opens, and fails when it runs.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+HERE = Path(__file__).parent
+
+
+def floats(name: str) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 2, 3])
+
+
+def save(name: str, nodes: list[onnx.NodeProto], inputs: list, outputs: list, weights: list = ()) -> None:
+    graph = helper.make_graph(nodes, name, inputs, outputs, weights)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    (HERE / f"{name}.onnx").write_bytes(model.SerializeToString())
+
+
+node = helper.make_node
+save(
+    "pair",
+    [node("Add", ["left", "right"], ["total"]), node("Sub", ["left", "right"], ["difference"])],
+    [floats("left"), floats("right")],
+    [floats("total"), floats("difference")],
+)
+save(
+    "mixed",
+    [node("Cast", ["pixels"], ["wide"], to=TensorProto.INT64), node("Not", ["mask"], ["inverse"])],
+    [
+        helper.make_tensor_value_info("pixels", TensorProto.UINT8, [None, 4]),
+        helper.make_tensor_value_info("mask", TensorProto.BOOL, []),
+    ],
+    [
+        helper.make_tensor_value_info("wide", TensorProto.INT64, [None, 4]),
+        helper.make_tensor_value_info("inverse", TensorProto.BOOL, []),
+    ],
+)
+weights = numpy_helper.from_array(np.ones((2, 3), np.float32), "weights")
+weights.ClearField("raw_data")
+weights.data_location = TensorProto.EXTERNAL
+for key, value in (("location", "weights.bin"), ("offset", "0"), ("length", "24")):
+    weights.external_data.add(key=key, value=value)
+save(
+    "external", [node("Add", ["left", "weights"], ["total"])], [floats("left")], [floats("total")], [weights]
+)
+seven = numpy_helper.from_array(np.array([7, 7], np.int64), "seven")
+save(
+    "broken_run",
+    [node("Reshape", ["left", "seven"], ["square"])],
+    [floats("left")],
+    [helper.make_tensor_value_info("square", TensorProto.FLOAT, [7, 7])],
+    [seven],
+)

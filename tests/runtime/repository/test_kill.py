@@ -1,0 +1,58 @@
+"""A publication killed at any moment leaves the old models or the old and the new, never half of one."""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from trocar.runtime.repository.store import Model, Repository
+
+KILLS = 25
+LONGEST_S = 0.06
+# Files large enough that most of the time goes into writing them.
+PUBLISHER = """
+import json, sys
+from pathlib import Path
+from trocar.runtime.repository.store import Repository
+root, model, fields = Path(sys.argv[1]), Path(sys.argv[2]).read_bytes(), json.loads(sys.argv[3])
+repository = Repository(root)
+files = {"model.onnx": model + bytes(4 << 20), "card.md": b"# pair", "extra.md": b"x" * (1 << 20)}
+print("ready", flush=True)
+while True:
+    repository.publish("pair", fields, files)
+    print("published", flush=True)
+"""
+
+
+def test_killed_publishers(
+    published: Model, repository: Repository, fields: dict[str, Any], graphs: Path
+) -> None:
+    generator = random.Random(20261123)
+    command = [sys.executable, "-c", PUBLISHER, str(repository.root), str(graphs / "pair.onnx")]
+    command.append(json.dumps(fields))
+    interrupted = 0
+    for _ in range(KILLS):
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+            before = repository.versions("pair")
+            time.sleep(generator.uniform(0, LONGEST_S))
+            process.kill()
+            said = process.stdout.read().count("published")
+        interrupted += (published.folder.parent / ".publishing").exists()
+        after = repository.versions("pair")
+        assert after[: len(before)] == before
+        # One more than it could say: killed between the rename and the word.
+        assert len(after) - len(before) in (said, said + 1)
+        for version in after[len(before) - 1 :]:
+            assert repository.open("pair", version).manifest.version == version
+    assert interrupted, "no kill fell into a publication; it tests nothing"
+    # What the kills left does not stand in the way of the next.
+    files = {name: published.read(name) for name in published.manifest.files}
+    assert repository.publish("pair", fields, files).manifest.version == after[-1] + 1
+    assert not (published.folder.parent / ".publishing").exists()

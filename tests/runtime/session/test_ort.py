@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from trocar.runtime.device import Device
+from trocar.runtime.errors import DeviceError, InvalidInput
+from trocar.runtime.session import ort
+from trocar.runtime.session.base import TensorSpec
+
+GPU = Device("cuda", "Imaginary 9000", "the driver has it")
+
+
+def test_dtypes_scalars_and_unnamed_axes(graphs: Path) -> None:
+    session = ort.open_session((graphs / "mixed.onnx").read_bytes(), device="cpu")
+    assert session.inputs == (TensorSpec("pixels", "uint8", (None, 4)), TensorSpec("mask", "bool", ()))
+    answer = session.run({"pixels": np.full((3, 4), 255, np.uint8), "mask": np.array(True)})
+    assert answer["wide"].dtype == np.int64
+    assert answer["wide"].tolist() == [[255] * 4] * 3
+    assert not answer["inverse"]
+
+
+@pytest.mark.parametrize("content", [b"", b"not a model" * 9, b"\x08\x08"])
+def test_what_is_no_model_is_refused_in_one_line(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "model.onnx").write_bytes(content)
+    with pytest.raises(InvalidInput, match=r"model\.onnx: expected an ONNX model: .+") as refused:
+        ort.open_session(tmp_path / "model.onnx")
+    assert "\n" not in str(refused.value)
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="cannot read the model"):
+        ort.open_session(tmp_path / "none.onnx")
+
+
+def test_weights_in_another_file_are_refused(
+    tmp_path: Path, graphs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(graphs / "external.onnx", tmp_path)
+    (tmp_path / "weights.bin").write_bytes(bytes(24))
+    monkeypatch.chdir(tmp_path)
+    for source in (tmp_path / "external.onnx", (tmp_path / "external.onnx").read_bytes()):
+        with pytest.raises(InvalidInput, match="expected an ONNX model"):
+            ort.open_session(source)
+
+
+def test_a_graph_that_fails_while_running_is_a_device_error(graphs: Path) -> None:
+    session = ort.open_session(graphs / "broken_run.onnx")
+    with pytest.raises(DeviceError, match=r"broken_run\.onnx: ONNX Runtime failed"):
+        session.run({"left": np.zeros((1, 2, 3), np.float32)})
+
+
+@pytest.mark.parametrize("threads", [0, -1])
+def test_threads_must_be_positive(graphs: Path, threads: int) -> None:
+    with pytest.raises(InvalidInput, match="expected 1 thread or more"):
+        ort.open_session(graphs / "pair.onnx", threads=threads)
+
+
+def test_threads_reach_the_backend(graphs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    real = onnxruntime.InferenceSession
+
+    def spy(data: bytes, options: Any, providers: list[str]) -> Any:
+        seen.append((options.intra_op_num_threads, options.inter_op_num_threads, providers))
+        return real(data, options, providers=providers)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", spy)
+    ort.open_session(graphs / "pair.onnx", threads=3, device="cpu")
+    assert seen == [(3, 1, ["CPUExecutionProvider"])]
+
+
+def _native(provider: str, failure: str = "") -> SimpleNamespace:
+    """A native session that says it runs on `provider`, and fails where told to."""
+
+    def run(names: list[str], feeds: dict[str, Any]) -> list[Any]:
+        if failure:
+            raise RuntimeError(failure)
+        return [feeds["x"] for _ in names]
+
+    node = SimpleNamespace(name="x", type="tensor(float)", shape=["batch", 3])
+    return SimpleNamespace(
+        get_inputs=lambda: [node], get_outputs=lambda: [node], get_providers=lambda: [provider], run=run
+    )
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A driver that has a device; `gpu(native session)` is what ONNX Runtime opens with CUDA asked for."""
+
+    def use(native: SimpleNamespace) -> None:
+        def create(_data: bytes, _options: Any, providers: list[str]) -> SimpleNamespace:
+            return native if ort.CUDA in providers else _native(ort.CPU)
+
+        monkeypatch.setattr(onnxruntime, "InferenceSession", create)
+        monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: None)
+        monkeypatch.setattr(
+            ort, "choose_device", lambda wanted, _providers: GPU if wanted != "cpu" else ort.cpu("asked for")
+        )
+
+    return use
+
+
+def test_cuda_is_named_when_a_run_went_through(gpu: Any) -> None:
+    gpu(_native(ort.CUDA))
+    session = ort.open_session(b"")
+    assert (session.provider, session.device) == (ort.CUDA, GPU)
+
+
+@pytest.mark.parametrize(
+    ("native", "why"),
+    [
+        (_native(ort.CPU), "ONNX Runtime gave CPUExecutionProvider"),
+        (_native(ort.CUDA, "no libcudnn"), "ONNX Runtime failed: no libcudnn"),
+    ],
+)
+def test_cuda_that_does_not_work_is_not_named(gpu: Any, native: SimpleNamespace, why: str) -> None:
+    gpu(native)
+    session = ort.open_session(b"")
+    assert (session.provider, session.device.kind) == (ort.CPU, "cpu")
+    assert "Imaginary 9000 does not work" in session.device.why
+    assert why in session.device.why
+    with pytest.raises(DeviceError, match=why):
+        ort.open_session(b"", device="cuda")
