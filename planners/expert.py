@@ -20,8 +20,8 @@ from trocar.planners.protocol import Protocol
 from trocar.planners.refine import Effort, refine
 from trocar.planners.types import Case, Float32Array
 
-OFF_BOARD_COST = 0.30
-OFF_STAGGER_COST = 0.20
+OFF_BOARD_COST = 0.90
+OFF_STAGGER_COST = 0.60
 
 
 @dataclass(frozen=True, slots=True)

@@ -157,7 +157,7 @@ def test_files_that_are_no_protocol_are_refused(tmp_path):
         ('role = "urethra"', 'role = "uretra"', "role: expected ctv"),
         ('source = "GEC', 'sauce = "GEC', "source: .*missing"),
         ('kind = "at_most"', 'kind = "under"', r"search.goal\[2\].kind"),
-        ("volume = 100.0", "volume = 980", r"search.goal\[1\].volume: expected a number from 0 to 100"),
+        ("volume = 45.0", "volume = 980", r"search.goal\[2\].volume: expected a number from 0 to 100"),
         ("needle_cap = 34", "needle_cap = 34.5", "search.needle_cap: expected an integer"),
         (
             "needle_cap = 34",
