@@ -68,7 +68,11 @@ def add_run(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--json", action="store_true", help="one JSON document on stdout")
     group.add_argument(
-        "-o", "--output", metavar="DIR", type=Path, help="write plan.json, dose.nrrd, dvh.png and report.html"
+        "-o",
+        "--output",
+        metavar="DIR",
+        type=Path,
+        help="write plan.json, dose.nrrd, dvh.png, plan.png and report.html",
     )
 
 

@@ -9,7 +9,7 @@ from trocar.planners.types import Float64Array, Planes, Template
 
 DEFAULT_PROTOCOL = "ldr-i125-145"
 # What `-o` writes.
-OUTPUTS = ("plan.json", "dose.nrrd", "dvh.png", "report.html")
+OUTPUTS = ("plan.json", "dose.nrrd", "dvh.png", "plan.png", "report.html")
 
 ContourStack = Sequence[tuple[float, Float64Array]]
 

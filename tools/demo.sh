@@ -50,5 +50,5 @@ if [ "$code" -ne 0 ]; then
     exit "$code"
 fi
 say "Look at it"
-echo "    picture  $PWD/$out/dvh.png"
+echo "    picture  $PWD/$out/plan.png"
 echo "    report   $PWD/$out/report.html (open it in a browser)"

@@ -114,6 +114,9 @@ def _open(onnxruntime: Any, data: bytes, name: str, threads: int, providers: lis
     options.inter_op_num_threads = 1
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     options.log_severity_level = _FATAL_ONLY
+    # Threads that spin while they wait were no faster alone, slower on a busy machine, and take the cores
+    # that the work after the network needs.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     # External weights would be looked for in the working directory. Nothing can lie below this one.
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
     try:

@@ -38,7 +38,7 @@ class PlanRequest(google.protobuf.message.Message):
     def search(self) -> global___SearchSettings: ...
     @property
     def artifacts(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """Files to render where the plan is computed: plan.json, dose.nrrd, dvh.png, report.html."""
+        """Files to render where the plan is computed: plan.json, dose.nrrd, dvh.png, plan.png, report.html."""
 
     def __init__(
         self,

@@ -8,6 +8,8 @@ from typing import Any
 
 import jsonschema
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from trocar.runtime.errors import InvalidInput
 from trocar.runtime.repository.manifest import decode_manifest, parse_manifest
@@ -125,6 +127,30 @@ def test_reader_and_schema_refuse(
     assert str(refused.value).startswith("m: ")
     assert len(str(refused.value)) < 400
     assert not schema.is_valid(hostile)
+
+
+SCALARS = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False), st.text()
+)
+JSON = st.recursive(
+    SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3)
+)
+PLACES = ("schema", "name", "version", "limits", "inputs", "opset", "files", "training", "task")
+
+
+@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(place=st.sampled_from(PLACES), value=JSON)
+def test_whatever_stands_there_is_refused_or_valid(
+    document: dict[str, Any], schema: Any, place: str, value: Any
+) -> None:
+    hostile = {**document, place: value}
+    try:
+        manifest = parse_manifest(hostile, "m")
+    except InvalidInput:
+        return
+    schema.validate(hostile)
+    assert manifest.document() == hostile
+    assert decode_manifest(manifest.encoded(), "m") == manifest
 
 
 def test_tensor_names_are_unique(document: dict[str, Any]) -> None:
