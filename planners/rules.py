@@ -108,7 +108,7 @@ def needle_clearances_mm(xy_mm: Float64Array, anatomy: Anatomy, role: str = "ure
         return np.full(len(xy_mm), np.inf)
     _, y, x = grid.axes_zyx_mm
     apart = np.hypot(xy_mm[:, :1] - x[column], xy_mm[:, 1:] - y[row]).min(axis=1)
-    return np.maximum(apart - 0.5 * min(grid.spacing_zyx_mm[1:]), 0.0)
+    return np.asarray(np.maximum(apart - 0.5 * min(grid.spacing_zyx_mm[1:]), 0.0), dtype=np.float64)
 
 
 def geometry_findings(plan: Plan, anatomy: Anatomy, rules: GeometryRules) -> tuple[Finding, ...]:

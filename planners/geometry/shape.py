@@ -243,7 +243,7 @@ def distance_outside_mm(
     (nz, ny, nx) float32; infinite where the volume is empty.
     """
     outward = distance_transform(fraction_zyx >= 0.5, spacing_zyx_mm) - np.float32(0.5 * min(spacing_zyx_mm))
-    return np.maximum(outward, np.float32(0.0), out=outward)
+    return np.asarray(np.maximum(outward, 0.0), dtype=np.float32)
 
 
 def signed_distance_mm(

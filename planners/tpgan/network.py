@@ -1,0 +1,110 @@
+"""TP-GAN as a network that can be exported: what `trocar.networks` offers under `tpgan`.
+
+This module loads without torch; what builds the network imports it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trocar.planners.features import CHANNELS, SIDE
+from trocar.planners.tpgan.card import LIMITS, TASK, card_text
+from trocar.planners.tpgan.settings import NOISE_CHANNELS, NetworkSettings
+from trocar.planners.types import require
+from trocar.runtime.command import INTENDED_USE
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """What export needs to know of a network, and nothing of how it was trained."""
+
+    name: str
+    input_names: tuple[str, ...]
+    output_names: tuple[str, ...]
+    layouts: Mapping[str, str]
+
+    def build(self, config: Mapping[str, Any]) -> nn.Module:
+        """The network with first weights; its `forward` takes the inputs in order.
+
+        Parameters
+        ----------
+        config : a checkpoint's metadata, or the `network` object in it.
+        """
+        from trocar.planners.tpgan.generator import Generator
+
+        return Generator(network_settings(config))
+
+    def load(self, path: Path) -> tuple[nn.Module, dict[str, Any]]:
+        """The trained network of a `.safetensors` file that training wrote, and its metadata.
+
+        Raises
+        ------
+        InvalidInput
+            Not such a file, or tensors that do not fit.
+        """
+        from trocar.planners.tpgan import checkpoint
+
+        tensors, metadata = checkpoint.read_checkpoint(path)
+        require("network" in metadata, f"{path.name} is a run's checkpoint: expected the network it gave")
+        module = self.build(metadata)
+        checkpoint.load_weights(module, tensors, path.name)
+        return module.eval(), metadata
+
+    def example_inputs(self, batch: int = 2) -> tuple[Tensor, Tensor]:
+        """Inputs of the right shapes, with values such as a case has."""
+        import torch
+
+        drawn = torch.Generator().manual_seed(0)
+        features = torch.randn((batch, len(CHANNELS), SIDE, SIDE, SIDE), generator=drawn)
+        features[:, CHANNELS.index("candidate")] = (features[:, CHANNELS.index("ptv_distance")] < 0).float()
+        return features, torch.randn((batch, NOISE_CHANNELS, SIDE, SIDE, SIDE), generator=drawn)
+
+    def manifest_fields(self, metadata: Mapping[str, Any]) -> dict[str, Any]:
+        """The manifest's fields that the checkpoint knows."""
+        return {
+            "task": TASK,
+            "intended_use": INTENDED_USE,
+            "limits": list(LIMITS),
+            "training": dict(metadata.get("training", {})),
+            "metrics": dict(metadata.get("metrics", {})),
+            "novelty": dict(metadata.get("novelty", {})),
+        }
+
+    def card(self, metadata: Mapping[str, Any], tables: Mapping[str, Any] | None = None) -> str:
+        """The model's card, Markdown; see `trocar.planners.tpgan.card.card_text`."""
+        return card_text(metadata, tables or {})
+
+
+def network_settings(config: Mapping[str, Any]) -> NetworkSettings:
+    """Settings from a checkpoint's JSON."""
+    held = config.get("network", config)
+    expected = {"widths", "feature_channels", "noise_channels"}
+    require(
+        isinstance(held, Mapping) and set(held) == expected and isinstance(held["widths"], list | tuple),
+        f"expected the network's {', '.join(sorted(expected))}, got {held!r:.200}",
+    )
+    settings = NetworkSettings(
+        tuple(int(width) for width in held["widths"]),  # type: ignore[arg-type]
+        int(held["feature_channels"]),
+        int(held["noise_channels"]),
+    )
+    require(
+        (settings.feature_channels, settings.noise_channels) == (len(CHANNELS), NOISE_CHANNELS),
+        f"expected {len(CHANNELS)} feature and {NOISE_CHANNELS} noise channels, got "
+        f"{settings.feature_channels} and {settings.noise_channels}",
+    )
+    return settings
+
+
+NETWORK = Network(
+    name="tpgan",
+    input_names=("features", "noise"),
+    output_names=("probability",),
+    layouts={"features": "NCZYX", "noise": "NCZYX", "probability": "NZYX"},
+)
