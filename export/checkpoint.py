@@ -40,7 +40,7 @@ class Checkpoint:
         try:
             module.load_state_dict(self.tensors, strict=True)
         except RuntimeError as error:
-            raise InvalidInput(f"{self.path}: the tensors do not fit the network: {error}") from error
+            raise InvalidInput(f"{self.path}: the tensors do not fit the network: {error!s:.400}") from error
 
 
 def read_checkpoint(path: Path) -> Checkpoint:

@@ -47,7 +47,8 @@ class Network(Protocol):
 
         Parameters
         ----------
-        document : the manifest's, less `version` and `files`, which are not known yet.
+        document : the checkpoint's facts, and over them the manifest's document less `version` and `files`,
+            which are not known yet.
         """
 
 

@@ -78,7 +78,8 @@ def export_network(
     if not parity.passed:
         return Exported(parity, None)
     fields = _fields(network, trained, session, parity)
-    files = {MODEL_NAME: graph, CARD_NAME: network.card({"name": network.name, **fields}).encode()}
+    card = network.card({**trained.facts, "name": network.name, **fields})
+    files = {MODEL_NAME: graph, CARD_NAME: card.encode()}
     say(f"publishing to {repository.root}")
     return Exported(parity, repository.publish(network.name, fields, files, version=version))
 
