@@ -61,7 +61,7 @@ def straight_through(probability: Tensor, uniform: Tensor) -> Tensor:
     uniform : as the probabilities' shape, uniform in [0, 1).
     """
     drawn = (uniform < probability).to(probability.dtype)
-    return drawn + probability - probability.detach()
+    return drawn + (probability - probability.detach())
 
 
 def real_loss(real: Verdict, generated: Verdict, mismatched: Verdict | None, share: float) -> Tensor:

@@ -113,7 +113,6 @@ def test_a_graph_that_is_not_the_network_is_not_published(
         ({"fields": {"limits": []}, "channels": 2}, "the network cannot be exported"),
         ({"fields": {"task": ""}}, "mixer: task: expected text"),
         ({"fields": {"opset": 17}}, "expected no 'opset' in its manifest fields"),
-        ({"fields": {"typo": 1}}, "unknown key 'typo'"),
     ],
 )
 def test_what_cannot_be_used_is_said_in_one_line(
