@@ -11,9 +11,9 @@ import numpy as np
 from trocar.planners.features import CHANNELS, SIDE
 from trocar.planners.types import Float32Array
 from trocar.runtime.errors import ManifestMismatch
+from trocar.runtime.repository.load import open_model
 from trocar.runtime.repository.store import Repository, shipped
 from trocar.runtime.session.base import Session
-from trocar.runtime.session.ort import open_session
 
 MODEL = "tpgan"
 _SITES = (SIDE, SIDE, SIDE)
@@ -45,7 +45,7 @@ class Generator:
             A file is not what the manifest says, or the network is not of this generator's shape.
         """
         model = (repository or shipped()).open(MODEL)
-        session = open_session(model.read("model.onnx"), threads=threads)
+        session = open_model(model, threads=threads)
         expected = {"features": (len(CHANNELS), *_SITES), "noise": (NOISE_CHANNELS, *_SITES)}
         found = {spec.name: spec.shape[1:] for spec in session.inputs}
         if found != expected:
