@@ -53,6 +53,12 @@ def _configure_plan(parser: argparse.ArgumentParser) -> None:
         "--seed", metavar="N", type=int, default=0, help="random seed of the search (%(default)d)"
     )
     group.add_argument("--chains", metavar="N", type=int, help="annealing chains; the best one wins")
+    group.add_argument(
+        "--start",
+        choices=("gan", "greedy", "random"),
+        help="what a chain begins with: the network's proposal (the default), the best seeds one by one, or "
+        "seeds in random order",
+    )
     options.add_run(parser)
 
 
@@ -62,7 +68,9 @@ def _run_plan(args: argparse.Namespace) -> int:
 
     options.check_run(args)
     settings, case = options.settings_of(args), options.case_of(args)
-    search = Search(budget_ms=args.budget_ms, moves=args.moves, seed=args.seed, chains=args.chains)
+    search = Search(
+        budget_ms=args.budget_ms, moves=args.moves, seed=args.seed, chains=args.chains, start=args.start
+    )
     artifacts = OUTPUTS if args.output else ()
     with progress_bar("planning") as progress:
         if args.server:

@@ -25,6 +25,7 @@ from trocar.planners.io.plans import read_plan
 from trocar.planners.pipeline import PlanRequest
 from trocar.planners.protocol import Protocol, load_protocol, parse_protocol, protocol_keys
 from trocar.planners.requests import CaseInput, Search, Settings
+from trocar.planners.starts import START_KINDS
 from trocar.planners.types import Case, Plan, require
 from trocar.runtime.errors import InvalidInput, ModelNotFound
 
@@ -99,7 +100,8 @@ def plan_request(settings: Settings, search: Search) -> PlanRequest:
         moves=search.moves,
         seed=search.seed,
     )
-    return request if search.chains is None else replace(request, chains=search.chains)
+    said = {"chains": search.chains, "start": search.start}
+    return replace(request, **{name: value for name, value in said.items() if value is not None})
 
 
 def evaluation(
@@ -189,6 +191,9 @@ def _check_search(search: Search) -> None:
         _check_range("budget", search.budget_ms, 1, 3_600_000, "ms")
     if search.moves is not None:
         _check_range("moves", search.moves, 1, 1_000_000_000)
+    if search.start is not None:
+        known = ", ".join(START_KINDS)
+        require(search.start in START_KINDS, f"start: expected one of {known}, got {search.start!r}")
     if search.chains is not None:
         _check_range("chains", search.chains, 1, MAX_CHAINS)
     _check_range("seed", search.seed, 0, 2**63 - 1)

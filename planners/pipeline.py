@@ -13,11 +13,13 @@ from typing import Any
 from trocar.planners.dose.engine import DoseEngine
 from trocar.planners.dose.source import SourceModel
 from trocar.planners.dvh import Dvh, dvh, role_metrics
+from trocar.planners.generator import Generator
 from trocar.planners.geometry import anatomy, coverage_notes, default_lattice, evaluation_grid
 from trocar.planners.io.plans import plan_document
 from trocar.planners.problem import build_problem
 from trocar.planners.protocol import Protocol
 from trocar.planners.refine import Effort, Outcome, Progress, Stop, refine
+from trocar.planners.starts import starts
 from trocar.planners.types import Anatomy, Case, Float32Array, Lattice, Plan, Planes, Template, Validity
 from trocar.planners.validity import check
 
@@ -26,7 +28,10 @@ DEFAULT_MOVES = 500_000
 
 @dataclass(frozen=True, slots=True)
 class PlanRequest:
-    """What is asked for. Without `moves` and `budget_ms` the search makes `DEFAULT_MOVES` a chain."""
+    """What is asked for. Without `moves` and `budget_ms` the search makes `DEFAULT_MOVES` a chain.
+
+    `start` is one of `trocar.planners.starts.START_KINDS`.
+    """
 
     protocol: Protocol
     source: SourceModel
@@ -38,6 +43,7 @@ class PlanRequest:
     moves: int | None = None
     seed: int = 0
     chains: int = 2
+    start: str = "gan"
 
     @property
     def effort(self) -> Effort:
@@ -108,6 +114,7 @@ def plan_case(
     case: Case,
     request: PlanRequest,
     *,
+    generator: Generator | None = None,
     progress: Progress | None = None,
     stop: Stop | None = None,
     read_ms: float = 0.0,
@@ -116,6 +123,7 @@ def plan_case(
 
     Parameters
     ----------
+    generator : where the request starts with `gan`; the shipped one is opened where none is given.
     progress, stop : as in `trocar.planners.refine.refine`.
     read_ms : how long reading the case took, for the timing.
 
@@ -139,9 +147,25 @@ def plan_case(
             prescription_gy=request.prescription_gy,
             seed=request.seed,
         )
+        if request.start == "gan" and generator is None:
+            generator = Generator.open()
+        begin = starts(
+            request.start,
+            problem,
+            volumes,
+            engine,
+            strength_u=request.strength_u,
+            prescription_gy=request.prescription_gy,
+            seed=request.seed,
+            count=request.chains,
+            generator=generator,
+        )
     with watch.stage("refine"):
-        outcome = refine(problem, request.effort, seed=request.seed, progress=progress, stop=stop)
-    provenance = _provenance(case, request) | _search_record(request, outcome)
+        outcome = refine(
+            problem, request.effort, seed=request.seed, starts=begin, progress=progress, stop=stop
+        )
+    used = generator if request.start == "gan" else None
+    provenance = _provenance(case, request, used) | _search_record(request, outcome)
     plan = _plan(request, outcome, lattice, provenance)
     case = replace(case, assumptions=(*case.assumptions, *assumed))
     return _proven(case, plan, volumes, engine, request, watch, provenance, read_ms)
@@ -212,13 +236,13 @@ def _plan(request: PlanRequest, outcome: Outcome, lattice: Lattice, provenance: 
     )
 
 
-def _provenance(case: Case, request: PlanRequest) -> dict[str, Any]:
+def _provenance(case: Case, request: PlanRequest, generator: Generator | None = None) -> dict[str, Any]:
     return {
         "version": version("trocar"),
         "case": case.name,
         "input_sha256": case.input_sha256,
-        "model": "annealing",
-        "model_sha256": "",
+        "model": generator.name if generator else "",
+        "model_sha256": generator.sha256 if generator else "",
         "device": "cpu",
         "protocol": request.protocol.key,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -227,6 +251,7 @@ def _provenance(case: Case, request: PlanRequest) -> dict[str, Any]:
 
 def _search_record(request: PlanRequest, outcome: Outcome) -> dict[str, Any]:
     return {
+        "start": request.start,
         "seed": request.seed,
         "chains": request.chains,
         "moves": outcome.moves,

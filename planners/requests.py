@@ -59,3 +59,4 @@ class Search:
     moves: int | None = None
     seed: int = 0
     chains: int | None = None
+    start: str | None = None

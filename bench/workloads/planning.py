@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from trocar.planners.pipeline import PlanResult
+    from trocar.planners.generator import Generator
+    from trocar.planners.pipeline import PlanRequest, PlanResult
 
 NAME = "planning"
 HELP = "plan fresh phantoms: criteria met, time by stage, microseconds a move"
@@ -36,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--moves", type=int, help="or an exact number of moves a chain")
     parser.add_argument("--chains", type=int, default=2)
+    parser.add_argument("--start", choices=("gan", "greedy", "random"), default="gan")
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
@@ -45,9 +48,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     from rich.progress import track
 
     from trocar.bench.timing import Timing
-    from trocar.planners.case import load_case
     from trocar.planners.dose.source import load_source
-    from trocar.planners.pipeline import PlanRequest, plan_case
+    from trocar.planners.generator import Generator
+    from trocar.planners.pipeline import PlanRequest
     from trocar.planners.protocol import load_protocol
     from trocar.planners.types import require
 
@@ -61,11 +64,12 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         budget_ms=None if args.moves else args.budget_ms,
         moves=args.moves,
         chains=args.chains,
+        start=args.start,
     )
+    generator = Generator.open() if args.start == "gan" else None
     seeds = range(args.seed, args.seed + args.cases)
     results = [
-        plan_case(load_case(f"phantom:{seed}"), request)
-        for seed in track(seeds, "planning", console=Console(stderr=True))
+        plan_file(seed, request, generator) for seed in track(seeds, "planning", console=Console(stderr=True))
     ]
     rows = [_row(result, protocol.prescription_gy) for result in results]
     stages = {
@@ -88,6 +92,20 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         "tables": {"cases": rows},
         "passed": met >= round(0.96 * args.cases),
     }
+
+
+def plan_file(seed: int, request: PlanRequest, generator: Generator | None) -> PlanResult:
+    """Plan a phantom from the bytes of its segmentation file, as a case comes in; reading is timed too."""
+    from trocar.planners.case import case_from_bytes
+    from trocar.planners.io.seg_writer import write_seg_nrrd
+    from trocar.planners.phantom import phantom_case
+    from trocar.planners.pipeline import plan_case
+
+    data = write_seg_nrrd(phantom_case(seed))
+    began = time.perf_counter()
+    case = case_from_bytes(data, filename_hint=f"phantom-{seed}.seg.nrrd")
+    read_ms = 1000.0 * (time.perf_counter() - began)
+    return plan_case(case, request, generator=generator, read_ms=read_ms)
 
 
 def missed_criteria(metrics: Mapping[str, Mapping[str, float]], prescription_gy: float) -> list[str]:

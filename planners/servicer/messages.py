@@ -88,6 +88,7 @@ def search(message: planning_pb2.SearchSettings) -> Search:
         moves=message.moves if message.HasField("moves") else None,
         seed=message.seed,
         chains=message.chains if message.HasField("chains") else None,
+        start=message.start if message.HasField("start") else None,
     )
 
 
@@ -147,7 +148,11 @@ def settings_message(given: Settings) -> planning_pb2.PlanSettings:
 def search_message(given: Search) -> planning_pb2.SearchSettings:
     """Write the message that `search` reads."""
     return planning_pb2.SearchSettings(
-        budget_ms=given.budget_ms, moves=given.moves, seed=given.seed, chains=given.chains
+        budget_ms=given.budget_ms,
+        moves=given.moves,
+        seed=given.seed,
+        chains=given.chains,
+        start=given.start,
     )
 
 

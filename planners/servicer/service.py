@@ -11,6 +11,7 @@ from typing import Any
 import grpc
 
 from trocar.planners import intake, pipeline
+from trocar.planners.generator import Generator
 from trocar.planners.report import ARTIFACTS, render_artifacts
 from trocar.planners.requests import Search
 from trocar.planners.servicer import messages
@@ -101,10 +102,12 @@ class PlanningServicer(planning_pb2_grpc.PlanningServiceServicer):
     ----------
     config : its limits.
     admission : who may compute.
+    generator : ready for requests that start with its proposal.
     """
 
-    def __init__(self, config: PlanningConfig, admission: Admission) -> None:
+    def __init__(self, config: PlanningConfig, admission: Admission, generator: Generator) -> None:
         self._config = config
+        self._generator = generator
         self._admission = admission
 
     def Plan(  # noqa: N802
@@ -119,7 +122,9 @@ class PlanningServicer(planning_pb2_grpc.PlanningServiceServicer):
         with self._admission.slot(start_by_s=call.search_until_s, abandoned=call.gone):
             case, read_ms = intake.timed_case(messages.case_input(request.case))
             asked = _within(asked, call.search_left_ms())
-            result = pipeline.plan_case(case, asked, stop=call.stop, read_ms=read_ms)
+            result = pipeline.plan_case(
+                case, asked, generator=self._generator, stop=call.stop, read_ms=read_ms
+            )
             return _reply(result, request.artifacts, call)
 
     def Evaluate(  # noqa: N802
@@ -181,6 +186,6 @@ def _reply(result: pipeline.PlanResult, names: Sequence[str], call: Call) -> pla
 def add_service(server: grpc.Server, context: ServiceContext) -> Sequence[str]:
     """Add the service; see `trocar.runtime.server.services`."""
     config = parse_table(PlanningConfig, context.settings, where="[services.planning]")
-    servicer = PlanningServicer(config, context.admission)
+    servicer = PlanningServicer(config, context.admission, Generator.open())
     planning_pb2_grpc.add_PlanningServiceServicer_to_server(servicer, server)
     return (SERVICE_NAME,)

@@ -300,6 +300,7 @@ class SearchSettings(google.protobuf.message.Message):
     MOVES_FIELD_NUMBER: builtins.int
     SEED_FIELD_NUMBER: builtins.int
     CHAINS_FIELD_NUMBER: builtins.int
+    START_FIELD_NUMBER: builtins.int
     budget_ms: builtins.float
     """wall time for the search"""
     moves: builtins.int
@@ -308,6 +309,8 @@ class SearchSettings(google.protobuf.message.Message):
     """same moves, seed and chains, same plan"""
     chains: builtins.int
     """annealing chains; the best one wins"""
+    start: builtins.str
+    """what a chain begins with: gan (the default), greedy or random"""
     def __init__(
         self,
         *,
@@ -315,15 +318,18 @@ class SearchSettings(google.protobuf.message.Message):
         moves: builtins.int | None = ...,
         seed: builtins.int = ...,
         chains: builtins.int | None = ...,
+        start: builtins.str | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_budget_ms", b"_budget_ms", "_chains", b"_chains", "_moves", b"_moves", "budget_ms", b"budget_ms", "chains", b"chains", "moves", b"moves"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_budget_ms", b"_budget_ms", "_chains", b"_chains", "_moves", b"_moves", "budget_ms", b"budget_ms", "chains", b"chains", "moves", b"moves", "seed", b"seed"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_budget_ms", b"_budget_ms", "_chains", b"_chains", "_moves", b"_moves", "_start", b"_start", "budget_ms", b"budget_ms", "chains", b"chains", "moves", b"moves", "start", b"start"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_budget_ms", b"_budget_ms", "_chains", b"_chains", "_moves", b"_moves", "_start", b"_start", "budget_ms", b"budget_ms", "chains", b"chains", "moves", b"moves", "seed", b"seed", "start", b"start"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_budget_ms", b"_budget_ms"]) -> typing.Literal["budget_ms"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_chains", b"_chains"]) -> typing.Literal["chains"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_moves", b"_moves"]) -> typing.Literal["moves"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_start", b"_start"]) -> typing.Literal["start"] | None: ...
 
 global___SearchSettings = SearchSettings
 
