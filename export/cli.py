@@ -27,6 +27,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--repository", type=Path, required=True, metavar="DIR", help="the model repository to publish in"
     )
     parser.add_argument("--version", type=int, metavar="N", help="one not taken yet (default: the next)")
+    parser.add_argument(
+        "--measured",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE.json",
+        help="a measurement by `trocar bench run`; its tables go into the card (may be repeated)",
+    )
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
 
 
@@ -42,6 +50,7 @@ def run(args: argparse.Namespace) -> int:
         args.checkpoint,
         Repository(args.repository),
         version=args.version,
+        measured=_tables(args.measured),
         say=lambda text: print(f"trocar: {text}", file=sys.stderr),
     )
     document = _document(exported)
@@ -58,6 +67,21 @@ def _require_packages() -> None:
         raise InvalidInput(
             f"export needs {', '.join(missing)}, not installed here: pip install 'trocar[train]'"
         )
+
+
+def _tables(files: list[Path]) -> dict[str, Any]:
+    """Tables of measurements, rows by title, each title with the command that gives it again."""
+    from trocar.runtime.errors import InvalidInput
+
+    tables: dict[str, Any] = {}
+    for file in files:
+        try:
+            document = json.loads(file.read_text(encoding="utf-8"))
+            for title, rows in document["tables"].items():
+                tables[f"{document['workload']}: {title} (`{document['command']}`)"] = list(rows)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise InvalidInput(f"--measured {file}: expected a measurement with tables: {error}") from error
+    return tables
 
 
 def _document(exported: Exported) -> dict[str, Any]:

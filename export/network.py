@@ -47,8 +47,8 @@ class Network(Protocol):
 
         Parameters
         ----------
-        document : the checkpoint's facts, and over them the manifest's document less `version` and `files`,
-            which are not known yet.
+        document : the checkpoint's facts, `tables` of what was measured (rows by title), and over them the
+            manifest's document less `version` and `files`, which are not known yet.
         """
 
 

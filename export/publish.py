@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ def export_network(
     repository: Repository,
     *,
     version: int | None = None,
+    measured: Mapping[str, Any] | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Exported:
     """Export a trained network into a repository.
@@ -47,6 +48,7 @@ def export_network(
     checkpoint : a safetensors file; see `trocar.export.checkpoint`.
     repository : where to; its folder is made where it is not there.
     version : a number that is not taken; None is the next.
+    measured : tables for the card, rows by title: what was measured of the network in use.
     say : told each step as it begins.
 
     Raises
@@ -78,7 +80,7 @@ def export_network(
     if not parity.passed:
         return Exported(parity, None)
     fields = _fields(network, trained, session, parity)
-    card = network.card({**trained.facts, "name": network.name, **fields})
+    card = network.card({**trained.facts, "tables": dict(measured or {}), "name": network.name, **fields})
     files = {MODEL_NAME: graph, CARD_NAME: card.encode()}
     say(f"publishing to {repository.root}")
     return Exported(parity, repository.publish(network.name, fields, files, version=version))

@@ -100,8 +100,7 @@ def plan_request(settings: Settings, search: Search) -> PlanRequest:
         moves=search.moves,
         seed=search.seed,
     )
-    said = {"chains": search.chains, "start": search.start}
-    return replace(request, **{name: value for name, value in said.items() if value is not None})
+    return replace(request, chains=search.chains or request.chains, start=search.start or request.start)
 
 
 def evaluation(

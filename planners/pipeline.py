@@ -16,11 +16,22 @@ from trocar.planners.dvh import Dvh, dvh, role_metrics
 from trocar.planners.generator import Generator
 from trocar.planners.geometry import anatomy, coverage_notes, default_lattice, evaluation_grid
 from trocar.planners.io.plans import plan_document
+from trocar.planners.novelty import novelty_findings
 from trocar.planners.problem import build_problem
 from trocar.planners.protocol import Protocol
 from trocar.planners.refine import Effort, Outcome, Progress, Stop, refine
 from trocar.planners.starts import starts
-from trocar.planners.types import Anatomy, Case, Float32Array, Lattice, Plan, Planes, Template, Validity
+from trocar.planners.types import (
+    Anatomy,
+    Case,
+    Finding,
+    Float32Array,
+    Lattice,
+    Plan,
+    Planes,
+    Template,
+    Validity,
+)
 from trocar.planners.validity import check
 
 DEFAULT_MOVES = 500_000
@@ -168,7 +179,8 @@ def plan_case(
     provenance = _provenance(case, request, used) | _search_record(request, outcome)
     plan = _plan(request, outcome, lattice, provenance)
     case = replace(case, assumptions=(*case.assumptions, *assumed))
-    return _proven(case, plan, volumes, engine, request, watch, provenance, read_ms)
+    unlike = novelty_findings(volumes, used.novelty) if used is not None else ()
+    return _proven(case, plan, volumes, engine, request, watch, provenance, read_ms, unlike)
 
 
 def evaluate_plan(
@@ -207,6 +219,7 @@ def _proven(
     watch: Stopwatch,
     provenance: Mapping[str, Any],
     read_ms: float,
+    more: tuple[Finding, ...] = (),
 ) -> PlanResult:
     with watch.stage("dose"):
         dose_gy = engine.grid_gy(plan.seeds_xyz_mm, plan.strength_u, volumes.grid)
@@ -218,6 +231,7 @@ def _proven(
         validity = check(
             plan, case, volumes, dvhs, dose_gy, request.source, request.protocol, seed=request.seed
         )
+        validity = Validity((*validity.findings, *more))
     timing = watch.timing_ms()
     timing = {"read": round(read_ms, 3), **timing, "total": round(timing["total"] + read_ms, 3)}
     return PlanResult(

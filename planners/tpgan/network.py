@@ -76,9 +76,9 @@ class Network:
             "novelty": dict(metadata.get("novelty", {})),
         }
 
-    def card(self, metadata: Mapping[str, Any], tables: Mapping[str, Any] | None = None) -> str:
+    def card(self, metadata: Mapping[str, Any]) -> str:
         """The model's card, Markdown; see `trocar.planners.tpgan.card.card_text`."""
-        return card_text(metadata, tables or {})
+        return card_text(metadata, metadata.get("tables", {}))
 
 
 def network_settings(config: Mapping[str, Any]) -> NetworkSettings:

@@ -43,6 +43,7 @@ def train_network(
     *,
     output: Path,
     watcher: Watcher,
+    novelty: Mapping[str, Any] | None = None,
     device: str = "cpu",
     mirror: bool = True,
     log_folder: Path | None = None,
@@ -52,6 +53,7 @@ def train_network(
     Parameters
     ----------
     training : what the data are, for the record.
+    novelty : statistics of the training cases, from `trocar.planners.novelty.fit`.
     output : the network, `.safetensors`; the run's state stands beside it.
     log_folder : for TensorBoard; nothing is logged where it is not installed.
 
@@ -90,6 +92,7 @@ def train_network(
             "minutes": round(sum(figures["seconds"] for figures in history) / 60.0, 2),
         },
         "metrics": _metrics(history[-1]),
+        "novelty": dict(novelty or {}),
     }
     checkpoint.write_checkpoint(output, trainer.averaged.state_dict(), metadata)
     return metadata
