@@ -89,3 +89,20 @@ def test_random_orders_are_of_all_candidates_and_of_the_seed(small_problem, smal
 def test_starts_that_cannot_be(kind, message, small_problem, small_volumes, engine):
     with pytest.raises(InvalidInput, match=message):
         begin(kind, small_problem, small_volumes[1], engine)
+
+
+def test_a_plan_from_a_network_names_it_and_says_how_usual_the_case_is(small_case, protocol, engine):
+    from trocar.planners.pipeline import PlanRequest, plan_case
+
+    request = PlanRequest(protocol, engine.source, 0.42, 145.0, moves=2_000, chains=1)
+    generator = generator_of(lambda features, _: features[:, 4] * np.float32(0.5))
+    result = plan_case(small_case, request, generator=generator)
+    assert result.provenance["model"] == "fake/1"
+    assert result.provenance["start"] == "gan"
+    (unlike,) = (f for f in result.validity.findings if f.rule == "unlike_training")
+    assert unlike.severity == "note"  # this network has no statistics
+    plain = plan_case(
+        small_case, PlanRequest(protocol, engine.source, 0.42, 145.0, moves=2_000, start="random")
+    )
+    assert plain.provenance["model"] == ""
+    assert not [f for f in plain.validity.findings if f.rule == "unlike_training"]
