@@ -120,8 +120,7 @@ def _site_distance_mm(anatomy: Anatomy, role: str, lattice: Lattice, window: Win
     covered: Float32Array = anatomy.fractions[role]
     for axis in range(3):
         nodes = starts[axis] + 0.5 * pitches[axis] * np.arange(2 * SIDE - 1, dtype=np.float64)
-        weights = _cell_weights(nodes, 0.5 * pitches[axis], anatomy.grid.axes_zyx_mm[axis])
-        covered = np.moveaxis(np.tensordot(weights, covered, axes=(1, axis)), 0, axis)
+        covered = _cell_means(covered, axis, nodes, 0.5 * pitches[axis], anatomy.grid.axes_zyx_mm[axis])
     cell_mm = tuple(0.5 * pitch for pitch in pitches)
     distance = signed_distance_mm(covered, (cell_mm[0], cell_mm[1], cell_mm[2]))
     # Within a cell that the surface crosses, the covered part says where.
@@ -130,9 +129,25 @@ def _site_distance_mm(anatomy: Anatomy, role: str, lattice: Lattice, window: Win
     return np.asarray(distance[::2, ::2, ::2], dtype=np.float32)
 
 
-def _cell_weights(nodes_mm: Float64Array, cell_mm: float, axis_mm: Float64Array) -> Float32Array:
-    """Rows that average the voxels within each node's cell, by how much of the cell each covers."""
+def _cell_means(
+    values: Float32Array, axis: int, nodes_mm: Float64Array, cell_mm: float, axis_mm: Float64Array
+) -> Float32Array:
+    """Average the voxels within each node's cell along an axis, by how much of the cell each covers.
+
+    A few gathers and no matrix product: BLAS threads would wait for each other on a busy machine.
+    """
     step = float(axis_mm[1] - axis_mm[0]) if len(axis_mm) > 1 else cell_mm
-    low = np.maximum(nodes_mm[:, None] - 0.5 * cell_mm, axis_mm[None] - 0.5 * step)
-    high = np.minimum(nodes_mm[:, None] + 0.5 * cell_mm, axis_mm[None] + 0.5 * step)
-    return np.asarray(np.maximum(high - low, 0.0) / cell_mm, dtype=np.float32)
+    low_mm, high_mm = nodes_mm - 0.5 * cell_mm, nodes_mm + 0.5 * cell_mm
+    first = np.floor((low_mm - axis_mm[0]) / step + 0.5).astype(np.int64)
+    shape = [1, 1, 1]
+    shape[axis] = len(nodes_mm)
+    total: Float32Array | None = None
+    for index in (first + k for k in range(int(np.ceil(cell_mm / step)) + 1)):
+        centre_mm = axis_mm[0] + step * index
+        shared_mm = np.minimum(high_mm, centre_mm + 0.5 * step) - np.maximum(low_mm, centre_mm - 0.5 * step)
+        on_grid = (index >= 0) & (index < len(axis_mm))
+        weight = (np.maximum(shared_mm, 0.0) / cell_mm * on_grid).astype(np.float32).reshape(shape)
+        part = np.take(values, np.clip(index, 0, len(axis_mm) - 1), axis=axis) * weight
+        total = part if total is None else total + part
+    assert total is not None
+    return np.asarray(total, dtype=np.float32)
