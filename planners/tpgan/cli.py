@@ -19,6 +19,7 @@ NETWORKS = ("tpgan",)
 ARM_NAMES = ("full", "no-adversarial", "no-dose", "bce")
 NEEDED = ("torch", "safetensors")
 DEFAULT_CASES, DEFAULT_MOVES, DEFAULT_EPOCHS = 800, 500_000, 60
+NOVELTY_CASES = 400
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -88,6 +89,7 @@ def run(args: argparse.Namespace) -> int:
     console = Console()
     settings = _settings(args)
     data, record = _centre(args, console) if args.data else _phantoms(args, workers, console)
+    novelty = novelty_statistics(args, console)
     device = _device(args.device, workers)
     with console.training(settings.epochs) as watcher:
         metadata = train_network(
@@ -99,6 +101,7 @@ def run(args: argparse.Namespace) -> int:
             device=device,
             mirror=not args.no_mirror,
             log_folder=args.output.with_name(f"{args.output.stem}.tensorboard"),
+            novelty=novelty,
         )
     document = {"output": str(args.output), "device": device, **metadata}
     if args.json:
@@ -193,6 +196,28 @@ def _centre(args: argparse.Namespace, console: Any) -> tuple[Dataset, dict[str, 
     }
     kernel = dose_kernel_gy_u(engine, PITCH_MM, PITCH_MM)
     return dataset_of([plan.name for plan in plans], examples, kernel), record
+
+
+def novelty_statistics(args: argparse.Namespace, console: Any) -> dict[str, Any]:
+    """What the training cases look like, so that others can be told; nothing where they are too few."""
+    from trocar.planners.case import load_case
+    from trocar.planners.novelty import LEAST_CASES, fit, phantom_table, table_of
+    from trocar.planners.tpgan.centre import centre_plans
+    from trocar.planners.tpgan.data import training_phantoms
+
+    plans = centre_plans(args.data) if args.data else []
+    phantoms = training_phantoms(args.seed, args.cases)[:NOVELTY_CASES]
+    count = len(plans) if args.data else len(phantoms)
+    if count < LEAST_CASES:
+        return {}
+    with console.making(count, "descriptions") as report:
+
+        def progress(done: int) -> None:
+            report(done, count)
+
+        if args.data:
+            return fit(table_of((load_case(str(plan.case_path)) for plan in plans), progress=progress))
+        return fit(phantom_table(phantoms, progress=progress))
 
 
 def _treatment(args: argparse.Namespace) -> tuple[Any, Any, Any]:

@@ -46,6 +46,7 @@ def train_network(
     device: str = "cpu",
     mirror: bool = True,
     log_folder: Path | None = None,
+    novelty: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Train, or go on with a run that was killed, and write the network.
 
@@ -54,6 +55,7 @@ def train_network(
     training : what the data are, for the record.
     output : the network, `.safetensors`; the run's state stands beside it.
     log_folder : for TensorBoard; nothing is logged where it is not installed.
+    novelty : what the training cases look like, from `trocar.planners.novelty.fit`.
 
     Returns
     -------
@@ -90,6 +92,7 @@ def train_network(
             "minutes": round(sum(figures["seconds"] for figures in history) / 60.0, 2),
         },
         "metrics": _metrics(history[-1]),
+        "novelty": dict(novelty or {}),
     }
     checkpoint.write_checkpoint(output, trainer.averaged.state_dict(), metadata)
     return metadata
