@@ -7,9 +7,10 @@ A case is unlike in either of two ways, and the score is the worse of both:
 - descriptors that are each in range do not go together (`joint`: Mahalanobis distance, the covariance shrunk
   towards its diagonal by d / (n + d)).
 
-Each is divided by what 97 % of cases that took no part in the fit stay below (five-fold), so that about 3 %
-of ordinary cases are flagged. Every descriptor has a tolerance: a difference that no plan would notice, or
-that hand-drawn contours have and phantoms lack, makes nothing unlike, however alike the training cases are.
+Each is divided by what 98.5 % of cases that took no part in the fit stay below (five-fold): a share found on
+some hundred cases is known to 2 % or so, and no more than 5 % of ordinary cases may be flagged. Every
+descriptor has a tolerance: a difference that no plan would notice, or that hand-drawn contours have and
+phantoms lack, makes nothing unlike, however alike the training cases are.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ __all__ = ["NAMES", "Novelty", "descriptors", "fit", "novelty_findings", "phanto
 RULE = "unlike_training"
 SCHEMA = "trocar.novelty/1"
 LEAST_CASES = 20
-SLICES_MM = (1.0, 1.0, 3.0, 5.0)
-ORDINARY_SHARE_PCT = 97.0
+SLICES_MM = (1.0, 3.0, 5.0)
+ORDINARY_SHARE_PCT = 98.5
 _FOLDS = 5
 _RANGE_PCT = (1.0, 99.0)
 _ROOMY_PITCH_MM, _ROOMY_SIDE = 5.0, 39
@@ -58,7 +59,7 @@ _TOLERANCE: Mapping[str, float] = {
     "urethra_x": 0.2,
     "urethra_y": 0.2,
     "urethra_inside": 0.05,
-    "urethra_length": 0.1,
+    "urethra_length": 0.15,
     "urethra_width_mm": 1.0,
     "urethra_roundness": 0.2,
     "rectum_gap_mm": 1.0,
@@ -187,7 +188,7 @@ def table_of(cases: Iterable[Case], *, progress: Callable[[int], None] | None = 
 
 
 def phantom_table(seeds: Iterable[int], *, progress: Callable[[int], None] | None = None) -> Float64Array:
-    """Descriptors (n, d) of phantoms whose contours are 1, 1, 3 and 5 mm apart in turn.
+    """Descriptors (n, d) of phantoms whose contours are 1, 3 and 5 mm apart in turn.
 
     A case must not be unlike for its sampling, so that the statistics are of every usual one.
     """

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 NETWORKS = ("tpgan",)
 ARM_NAMES = ("full", "no-adversarial", "no-dose", "bce")
 NEEDED = ("torch", "safetensors")
-DEFAULT_CASES, DEFAULT_MOVES, DEFAULT_EPOCHS = 600, 400_000, 26
+DEFAULT_CASES, DEFAULT_MOVES, DEFAULT_EPOCHS = 600, 400_000, 60
 NOVELTY_CASES = 400
 
 
@@ -88,7 +88,8 @@ def run(args: argparse.Namespace) -> int:
     workers = args.workers or os.cpu_count() or 1
     console = Console()
     settings = _settings(args)
-    data, record, novelty = _centre(args, console) if args.data else _phantoms(args, workers, console)
+    data, record = _centre(args, console) if args.data else _phantoms(args, workers, console)
+    novelty = novelty_statistics(args, console)
     device = _device(args.device, workers)
     with console.training(settings.epochs) as watcher:
         metadata = train_network(
@@ -97,10 +98,10 @@ def run(args: argparse.Namespace) -> int:
             record,
             output=args.output,
             watcher=watcher,
-            novelty=novelty,
             device=device,
             mirror=not args.no_mirror,
             log_folder=args.output.with_name(f"{args.output.stem}.tensorboard"),
+            novelty=novelty,
         )
     document = {"output": str(args.output), "device": device, **metadata}
     if args.json:
@@ -150,10 +151,7 @@ def _settings(args: argparse.Namespace) -> TrainSettings:
     )
 
 
-Prepared = tuple["Dataset", dict[str, Any], dict[str, Any]]
-
-
-def _phantoms(args: argparse.Namespace, workers: int, console: Any) -> Prepared:
+def _phantoms(args: argparse.Namespace, workers: int, console: Any) -> tuple[Dataset, dict[str, Any]]:
     from trocar.planners.features import dose_kernel_gy_u
     from trocar.planners.tpgan.data import Recipe, expert_files, load_dataset, training_phantoms
 
@@ -174,32 +172,11 @@ def _phantoms(args: argparse.Namespace, workers: int, console: Any) -> Prepared:
         "strength_u": strength_u,
         "strength_spread": args.strength_spread,
     }
-    novelty = _phantom_novelty(phantoms, args.cache or _cache(), console)
-    return load_dataset(files, dose_kernel_gy_u(engine, 5.0, 5.0)), record, novelty
+    return load_dataset(files, dose_kernel_gy_u(engine, 5.0, 5.0)), record
 
 
-def _phantom_novelty(phantoms: range, cache: Path, console: Any) -> dict[str, Any]:
-    """Statistics of the first training phantoms, kept beside their plans; none of fewer than 20."""
-    from trocar.planners.files import write_file
-    from trocar.planners.novelty import LEAST_CASES, SCHEMA, fit, phantom_table
-
-    described = phantoms[:NOVELTY_CASES]
-    if len(described) < LEAST_CASES:
-        return {}
-    kept = cache / f"novelty-{SCHEMA.rpartition('/')[2]}-{described.start}-{len(described)}.json"
-    if kept.exists():
-        return dict(json.loads(kept.read_text(encoding="utf-8")))
-    with console.making(len(described)) as report:
-        table = phantom_table(described, progress=lambda done: report(done, len(described)))
-    statistics = fit(table)
-    write_file(kept, json.dumps(statistics).encode())
-    return statistics
-
-
-def _centre(args: argparse.Namespace, console: Any) -> Prepared:
-    from trocar.planners.case import load_case
+def _centre(args: argparse.Namespace, console: Any) -> tuple[Dataset, dict[str, Any]]:
     from trocar.planners.features import dose_kernel_gy_u
-    from trocar.planners.novelty import LEAST_CASES, fit, table_of
     from trocar.planners.tpgan.centre import PITCH_MM, centre_example, centre_plans
     from trocar.planners.tpgan.data import dataset_of
 
@@ -218,10 +195,37 @@ def _centre(args: argparse.Namespace, console: Any) -> Prepared:
         "source": source.key,
     }
     kernel = dose_kernel_gy_u(engine, PITCH_MM, PITCH_MM)
-    # Too few cases of a centre say nothing of what is usual there.
-    cases = [load_case(str(plan.case_path)) for plan in plans] if len(plans) >= LEAST_CASES else []
-    novelty = fit(table_of(cases)) if cases else {}
-    return dataset_of([plan.name for plan in plans], examples, kernel), record, novelty
+    return dataset_of([plan.name for plan in plans], examples, kernel), record
+
+
+def novelty_statistics(args: argparse.Namespace, console: Any) -> dict[str, Any]:
+    """What the training cases look like, so that others can be told; nothing where they are too few."""
+    from trocar.planners.case import load_case
+    from trocar.planners.files import write_file
+    from trocar.planners.novelty import LEAST_CASES, SCHEMA, fit, phantom_table, table_of
+    from trocar.planners.tpgan.centre import centre_plans
+    from trocar.planners.tpgan.data import training_phantoms
+
+    plans = centre_plans(args.data) if args.data else []
+    phantoms = training_phantoms(args.seed, args.cases)[:NOVELTY_CASES]
+    count = len(plans) if args.data else len(phantoms)
+    if count < LEAST_CASES:
+        return {}
+    version = SCHEMA.rpartition("/")[2]
+    kept = (args.cache or _cache()) / f"novelty-{version}-{phantoms.start}-{len(phantoms)}.json"
+    if not args.data and kept.exists():
+        return dict(json.loads(kept.read_text(encoding="utf-8")))
+    with console.making(count, "descriptions") as report:
+
+        def progress(done: int) -> None:
+            report(done, count)
+
+        if args.data:
+            return fit(table_of((load_case(str(plan.case_path)) for plan in plans), progress=progress))
+        statistics = fit(phantom_table(phantoms, progress=progress))
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    write_file(kept, json.dumps(statistics).encode())
+    return statistics
 
 
 def _treatment(args: argparse.Namespace) -> tuple[Any, Any, Any]:

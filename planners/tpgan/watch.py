@@ -18,12 +18,12 @@ class Console:
         self._console = rich.console.Console(stderr=True, highlight=False)
 
     @contextmanager
-    def making(self, total: int) -> Iterator[Callable[[int, int], None]]:
-        """Show how many examples are made."""
-        with self._bar("expert plans") as bar:
-            task = bar.add_task("plans", total=total)
+    def making(self, total: int, what: str = "examples") -> Iterator[Callable[[int, int], None]]:
+        """Show how many examples, or what else, are made."""
+        with self._bar(what) as bar:
+            task = bar.add_task(what, total=total)
             yield lambda done, wanted: bar.update(task, completed=done, total=wanted)
-        self._console.print(f"{total} examples")
+        self._console.print(f"{total} {what}")
 
     @contextmanager
     def training(self, epochs: int) -> Iterator[TrainingLines]:

@@ -51,12 +51,12 @@ def test_statistics_are_plain_json_and_read_back_the_same(statistics, novelty):
     assert statistics["cases"] == FITTED
 
 
-def test_about_3_percent_of_what_was_held_out_is_flagged():
+def test_few_but_some_of_what_was_held_out_is_flagged():
     table = table_of_noise(1000)
     found = fit(table)
-    assert 1.0 <= found["flagged_held_out_pct"] <= 3.0
+    assert 1.0 <= found["flagged_held_out_pct"] <= 1.5
     fresh = [Novelty(found).score(row) for row in table_of_noise(1000, seed=1)]
-    assert 0.01 <= np.mean(np.array(fresh) > 1.0) <= 0.06
+    assert 0.003 <= np.mean(np.array(fresh) > 1.0) <= 0.05
 
 
 def test_ordinary_phantoms_are_seldom_flagged(novelty):
@@ -173,10 +173,10 @@ def test_tables_are_of_any_target_a_template_could_hold_or_not():
 
 def test_phantoms_are_tabled_at_every_usual_sampling():
     table = phantom_table([5, 5, 5, 5])
-    assert np.array_equal(table[0], table[1])
+    assert np.array_equal(table[0], table[3])
+    assert not np.array_equal(table[0], table[1])
     assert not np.array_equal(table[1], table[2])
-    assert not np.array_equal(table[2], table[3])
-    assert table[3, AT["ctv_radius_mm"]] == pytest.approx(table[0, AT["ctv_radius_mm"]], rel=0.01)
+    assert table[2, AT["ctv_radius_mm"]] == pytest.approx(table[0, AT["ctv_radius_mm"]], rel=0.01)
 
 
 @pytest.mark.parametrize("shape", [(19, len(NAMES)), (30, 3), (30,)])

@@ -7,8 +7,11 @@ import sys
 
 import pytest
 
-from trocar.planners.tpgan.cli import ARM_NAMES, COMMAND
+from trocar.planners import novelty
+from trocar.planners.tpgan.cli import ARM_NAMES, COMMAND, novelty_statistics
+from trocar.planners.tpgan.data import training_phantoms
 from trocar.planners.tpgan.settings import ARMS
+from trocar.planners.tpgan.watch import Console
 from trocar.runtime.cli import main
 from trocar.runtime.errors import InvalidInput
 
@@ -100,6 +103,7 @@ def test_a_small_run_writes_a_network_and_says_so_in_json(tmp_path, capsys):
     _, metadata = NETWORK.load(output)
     assert metadata["training"]["epochs"] == 2
     assert NETWORK.card(metadata).startswith("# TP-GAN")
+    assert metadata["novelty"] == {}  # of two cases nothing can be said
     # Started again, the run is found done and the network written anew, the same.
     before = output.read_bytes()
     output.unlink()
@@ -107,3 +111,21 @@ def test_a_small_run_writes_a_network_and_says_so_in_json(tmp_path, capsys):
     assert output.read_bytes() == before
     with pytest.raises(InvalidInput, match=r"another run: epochs: expected 3, got 2"):
         trocar_train(*words, "--epochs", 3)
+
+
+@pytest.mark.parametrize(("cases", "expected"), [(19, {}), (30, {"cases": 30}), (500, {"cases": 400})])
+def test_what_training_cases_look_like_is_learned_from_the_training_cases(monkeypatch, cases, expected):
+    described = []
+
+    def table(seeds, *, progress):
+        described.extend(seeds)
+        progress(len(described))
+        return described
+
+    monkeypatch.setattr(novelty, "phantom_table", table)
+    monkeypatch.setattr(novelty, "fit", lambda rows: {"cases": len(rows)})
+    parser = argparse.ArgumentParser()
+    COMMAND.configure(parser)
+    args = parser.parse_args(["tpgan", "--cases", str(cases), "--seed", "2"])
+    assert novelty_statistics(args, Console()) == expected
+    assert described == list(training_phantoms(2, cases))[: expected.get("cases", 0)]

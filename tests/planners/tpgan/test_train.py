@@ -116,9 +116,15 @@ def test_a_broken_checkpoint_is_refused_in_one_line(tmp_path, content):
 def test_a_network_comes_back_from_its_checkpoint(dataset, tmp_path):
     output = tmp_path / "net.safetensors"
     metadata = train_network(
-        dataset(2), replace(TINY, epochs=1), {"data": "synthetic"}, output=output, watcher=Silent()
+        dataset(2),
+        replace(TINY, epochs=1),
+        {"data": "synthetic"},
+        output=output,
+        watcher=Silent(),
+        novelty={"cases": 7},
     )
     module, again = NETWORK.load(output)
+    assert NETWORK.manifest_fields(again)["novelty"] == {"cases": 7}
     assert again["training"] == metadata["training"]
     assert again["training"]["data"] == "synthetic"
     features, noise = NETWORK.example_inputs(batch=3)
