@@ -49,10 +49,10 @@ def starts(
     window = window_of(problem.candidates, problem.lattice)
     seen = features(volumes, problem, window, engine, strength_u=strength_u, prescription_gy=prescription_gy)
     proposals = generator.propose(seen, count=count, seed=seed)
-    return tuple(decoded(probability, window, problem) for probability in proposals)
+    return tuple(order_of(probability, window, problem) for probability in proposals)
 
 
-def decoded(probability_zyx: Float32Array, window: Window, problem: SearchProblem) -> list[int]:
+def order_of(probability_zyx: Float32Array, window: Window, problem: SearchProblem) -> list[int]:
     """The cheaper of two orders of candidates for probabilities (16, 16, 16), before any search.
 
     One is by falling probability alone. The other takes the holes with the most expected seeds first, as many

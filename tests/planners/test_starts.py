@@ -8,7 +8,7 @@ import pytest
 from trocar.planners.features import CHANNELS, SIDE, window_of
 from trocar.planners.generator import NOISE_CHANNELS, Generator
 from trocar.planners.refine import Effort, refine
-from trocar.planners.starts import decoded, starts
+from trocar.planners.starts import order_of, starts
 from trocar.runtime.errors import InvalidInput
 from trocar.runtime.session.base import TensorSpec
 from trocar.runtime.session.fake import FakeSession
@@ -43,7 +43,7 @@ def test_the_order_is_the_probabilities(small_problem):
     for rank, candidate in enumerate((17, 3, 99)):
         probability[tuple(index[candidate])] = 0.9 - 0.2 * rank
     probability[tuple(index[50])] = 0.001  # as good as ruled out
-    assert decoded(probability, window, small_problem) == [17, 3, 99]
+    assert order_of(probability, window, small_problem) == [17, 3, 99]
 
 
 def test_of_two_orders_the_cheaper_is_taken(small_problem):
@@ -54,7 +54,7 @@ def test_of_two_orders_the_cheaper_is_taken(small_problem):
     probability = np.zeros(SITES, np.float32)
     probability[tuple(index.T)] = np.random.default_rng(0).uniform(0.1, 0.9, len(index)).astype(np.float32)
     taken = few.chain(seed=0, stream=0)
-    taken.add_if_better(decoded(probability, window, few))
+    taken.add_if_better(order_of(probability, window, few))
     plain = few.chain(seed=0, stream=0)
     plain.add_if_better([int(c) for c in np.argsort(-probability[tuple(index.T)], kind="stable")])
     assert taken.cost <= plain.cost
