@@ -15,7 +15,7 @@ export CMAKE_BUILD_PARALLEL_LEVEL ?= $(shell nproc 2>/dev/null || echo 2)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help env build demo test check ruff types imports clang-format stubs-current pytest stubs dev picture clean
+.PHONY: help env build demo test testtrain check ruff types imports clang-format stubs-current pytest stubs dev picture clean
 say = @printf '==> %s\n' "$(1)"
 
 help: ## list the targets
@@ -30,6 +30,12 @@ test: check pytest ## build and install the wheel, check it, test it
 build: $(WHEEL) ## build the wheel into build/wheel
 
 env: $(TOOLS) ## make .venv: the wheel, the test and check tools
+
+testtrain: $(TOOLS) ## the tests that need torch, which the train extra brings
+	$(call say,pip install: the train extra)
+	@$(PIP) install "$$(echo build/wheel/*.whl)[train]"
+	$(call say,pytest: training and export)
+	@$(BIN)/pytest tests/planners/tpgan tests/export
 
 pytest: $(TOOLS)
 	$(call say,pytest: the installed wheel)
