@@ -191,7 +191,8 @@ def _notes(case: Case, dvhs: Mapping[str, Dvh], protocol: Protocol) -> Iterator[
     """Say what no number shows: what was assumed or not contoured, what TG-43 omits, the intended use."""
     limited = dict.fromkeys(limit.role for limit in protocol.limits)
     for role in limited:
-        if role not in dvhs:
+        said = any(text.startswith(f"No {role} was contoured") for text in case.assumptions)
+        if role not in dvhs and not said:
             yield _note(f"{role}_unchecked", f"no {role} contour: {role} not checked", case.name)
     for assumption in case.assumptions:
         yield _note("assumption", assumption, case.name)
