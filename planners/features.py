@@ -120,8 +120,7 @@ def _site_distance_mm(anatomy: Anatomy, role: str, lattice: Lattice, window: Win
     covered: Float32Array = anatomy.fractions[role]
     for axis in range(3):
         nodes = starts[axis] + 0.5 * pitches[axis] * np.arange(2 * SIDE - 1, dtype=np.float64)
-        weights = _cell_weights(nodes, 0.5 * pitches[axis], anatomy.grid.axes_zyx_mm[axis])
-        covered = np.moveaxis(np.tensordot(weights, covered, axes=(1, axis)), 0, axis)
+        covered = _cell_means(covered, axis, nodes, 0.5 * pitches[axis], anatomy.grid.axes_zyx_mm[axis])
     cell_mm = tuple(0.5 * pitch for pitch in pitches)
     distance = signed_distance_mm(covered, (cell_mm[0], cell_mm[1], cell_mm[2]))
     # Within a cell that the surface crosses, the covered part says where.
@@ -130,9 +129,27 @@ def _site_distance_mm(anatomy: Anatomy, role: str, lattice: Lattice, window: Win
     return np.asarray(distance[::2, ::2, ::2], dtype=np.float32)
 
 
-def _cell_weights(nodes_mm: Float64Array, cell_mm: float, axis_mm: Float64Array) -> Float32Array:
-    """Rows that average the voxels within each node's cell, by how much of the cell each covers."""
+def _cell_means(
+    covered: Float32Array, axis: int, nodes_mm: Float64Array, cell_mm: float, axis_mm: Float64Array
+) -> Float32Array:
+    """Average the voxels within each node's cell along one axis, by how much of the cell each covers.
+
+    A cell meets a few voxels only, so that they are added one after the other. As a matrix product it would
+    be mostly zeros, on BLAS threads that wait for each other longer than it takes.
+    """
     step = float(axis_mm[1] - axis_mm[0]) if len(axis_mm) > 1 else cell_mm
-    low = np.maximum(nodes_mm[:, None] - 0.5 * cell_mm, axis_mm[None] - 0.5 * step)
-    high = np.minimum(nodes_mm[:, None] + 0.5 * cell_mm, axis_mm[None] + 0.5 * step)
-    return np.asarray(np.maximum(high - low, 0.0) / cell_mm, dtype=np.float32)
+    first = np.floor((nodes_mm - 0.5 * cell_mm - axis_mm[0]) / step + 0.5).astype(np.int64)
+    shape = [1, 1, 1]
+    shape[axis] = len(nodes_mm)
+    means: Float32Array | None = None
+    for voxel in (first + turn for turn in range(int(np.ceil(cell_mm / step)) + 1)):
+        centre = axis_mm[0] + step * voxel
+        low = np.maximum(nodes_mm - 0.5 * cell_mm, centre - 0.5 * step)
+        high = np.minimum(nodes_mm + 0.5 * cell_mm, centre + 0.5 * step)
+        held = (voxel >= 0) & (voxel < len(axis_mm))
+        weight = np.where(held, np.maximum(high - low, 0.0) / cell_mm, 0.0).astype(np.float32)
+        part = covered.take(np.clip(voxel, 0, len(axis_mm) - 1), axis=axis)
+        part *= weight.reshape(shape)
+        means = part if means is None else np.add(means, part, out=means)
+    assert means is not None
+    return means
