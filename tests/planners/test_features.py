@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 
 from trocar.planners.dose.reference import dose_gy
-from trocar.planners.features import CHANNELS, SIDE, dose_kernel_gy_u, features, parities, window_of
+from trocar.planners.features import (
+    CHANNELS,
+    SIDE,
+    _cell_means,
+    dose_kernel_gy_u,
+    features,
+    parities,
+    window_of,
+)
 from trocar.planners.geometry import anatomy, default_lattice, evaluation_grid, rasterise_contours
 from trocar.planners.problem import build_problem
 from trocar.planners.types import Anatomy, Case
@@ -127,3 +135,16 @@ def test_the_kernel_is_the_reference_dose(engine):
     np.testing.assert_allclose(found, expected, rtol=1e-5)
     rim = dose_gy(engine.source, np.array([[2.5, 0.0, 0.0]]), np.zeros((1, 3)), 1.0)
     assert kernel[15, 15, 15] == pytest.approx(rim[0], rel=1e-5)
+
+
+@pytest.mark.parametrize("step_mm", [0.5, 1.0, 2.5, 4.0])
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_cell_means_are_the_integral_over_each_cell(axis, step_mm):
+    random = np.random.default_rng(axis)
+    covered = random.random((11, 9, 13), dtype=np.float32)
+    voxels = step_mm * (np.arange(covered.shape[axis]) + 0.3)
+    nodes = 2.5 * np.arange(-2, 9) - 0.4  # some beyond either end
+    edges = np.stack([nodes - 1.25, nodes + 1.25])[:, :, None]
+    overlap = np.minimum(edges[1], voxels + 0.5 * step_mm) - np.maximum(edges[0], voxels - 0.5 * step_mm)
+    expected = np.moveaxis(np.tensordot(np.maximum(overlap, 0.0) / 2.5, covered, axes=(1, axis)), 0, axis)
+    np.testing.assert_allclose(_cell_means(covered, axis, nodes, 2.5, voxels), expected, atol=1e-5)
