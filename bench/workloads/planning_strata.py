@@ -137,4 +137,5 @@ def _stratum(group: str, name: str, rows: Sequence[Mapping[str, Any]]) -> dict[s
 
 def _least_met(strata: Sequence[Mapping[str, Any]]) -> str:
     worst = min(strata, key=lambda row: float(row["met_pct"]))
-    return f"{worst['by']} {worst['stratum']}: {worst['met']} of {worst['cases']}".replace("  ", " ")
+    name = f"{worst['by']} {worst['stratum']}".rstrip()
+    return f"{name}: {worst['met']} of {worst['cases']}"

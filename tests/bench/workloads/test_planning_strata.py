@@ -61,6 +61,7 @@ def test_the_worst_served_are_named():
         {"by": "median lobe", "stratum": "yes", "cases": 2, "met": 1, "met_pct": 50.0},
     ]
     assert planning_strata._least_met(rows) == "median lobe yes: 1 of 2"
+    assert planning_strata._least_met(rows[:1]) == "all: 3 of 4"
 
 
 def test_the_starts_are_the_search_s():
