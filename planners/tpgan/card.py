@@ -22,8 +22,8 @@ LIMITS = (
 
 # What the shipped training's arms showed; a retrain has to look again.
 FINDINGS = (
-    "At equal moves the network's start is far ahead of random and greedy starts, up to about 5000 moves; at "
-    "20 000 moves little of it is left.",
+    "At equal moves the network's start is far ahead of random and greedy starts, up to about 5000 moves; "
+    "at 20 000 moves little of it is left.",
     "At equal CPU time it is not ahead at 10 ms, since features and inference alone take 12 ms of one core; "
     "level with annealing from nothing at 25 to 50 ms; and at 100 ms nothing is left of it. The exact search, "
     "at about a microsecond a move, is what makes the plans good.",

@@ -148,11 +148,13 @@ def test_a_plan_message_is_evaluated_as_its_file(stub: Any) -> None:
 
 
 def test_a_poor_plan_is_no_error(stub: Any, trocar: Run, server: Any) -> None:
-    """One move from nothing: hardly a seed, so no coverage."""
-    reply = stub.Plan(_request(planning_pb2.SearchSettings(moves=1)), timeout=60)
+    """One move from seeds in random order: a plan, but not one that covers."""
+    reply = stub.Plan(_request(planning_pb2.SearchSettings(moves=1, start="random")), timeout=60)
     assert not reply.validity.acceptable
     assert any(finding.severity == "fail" for finding in reply.validity.findings)
-    done = trocar("plan", "phantom:7", "--moves", "1", "--json", "--server", server.target)
+    done = trocar(
+        "plan", "phantom:7", "--moves", "1", "--start", "random", "--json", "--server", server.target
+    )
     assert done.returncode == 1
     assert json.loads(done.stdout)["validity"]["acceptable"] is False
 
