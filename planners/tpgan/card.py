@@ -24,9 +24,9 @@ LIMITS = (
 FINDINGS = (
     "At equal moves the network's start is far ahead of random and greedy starts, up to about 5000 moves; "
     "at 20 000 moves little of it is left.",
-    "At equal CPU time it is not ahead at 10 ms, since features and inference alone take 12 ms of one core; "
-    "level with annealing from nothing at 25 to 50 ms; and at 100 ms nothing is left of it. The exact search, "
-    "at about a microsecond a move, is what makes the plans good.",
+    "At equal CPU time it is behind at 10 ms, since features and inference alone take 12 ms of one core, and "
+    "from 25 to 100 ms one or two per cent lower in cost than annealing from nothing, with the same passes. "
+    "The exact search, at about a microsecond a move, is what makes the plans good.",
     "Cross-entropy alone (`bce`) proposes as good a plan after decoding. The dose, adjacency and style terms "
     "bring the probabilities into line (dose misfit, seed count), not the decoded plan.",
     "The adversarial term, with a spectrally normalised conditional discriminator, mismatched pairs as fakes "
