@@ -138,8 +138,11 @@ def dose_gy(
     dose = np.zeros(len(points))
     for seed, axis in zip(seeds, axes, strict=True):
         offset_cm = (points - seed) / 10.0
-        along_cm = offset_cm @ axis
-        away_cm = np.linalg.norm(np.cross(offset_cm, axis), axis=1)
+        if directions_xyz is None:
+            away_cm, along_cm = np.hypot(offset_cm[:, 0], offset_cm[:, 1]), offset_cm[:, 2]
+        else:
+            away_cm = np.linalg.norm(np.cross(offset_cm, axis), axis=1)
+            along_cm = offset_cm @ axis
         dose += dose_rate_cgy_h_u(source, away_cm, along_cm)
     return dose * (strength_u * total_dose_factor_h(source) / 100.0)
 

@@ -166,7 +166,7 @@ def test_files_that_are_no_protocol_are_refused(tmp_path):
         ),
         ('"row3"', '"row9"', "geometry.forbidden_patterns: expected a list out of"),
         ("no_adjacent_in_plane = true", "no_adjacent_in_plane = 1", "geometry.no_adjacent_in_plane"),
-        ("second_dose_points = 2400", "second_dose_points = 10", "checks.second_dose_points: .*2000"),
+        ("second_dose_points = 2000", "second_dose_points = 10", "checks.second_dose_points: .*2000"),
         ("[checks]", "[chekcs]", "checks: expected this key"),
         ("[geometry]", "[geometry]\ncolour = 3", "geometry.colour: .*no such key"),
         ("[[limit]]", "[[limits]]", "limit: expected this key"),
