@@ -186,6 +186,6 @@ def _reply(result: pipeline.PlanResult, names: Sequence[str], call: Call) -> pla
 def add_service(server: grpc.Server, context: ServiceContext) -> Sequence[str]:
     """Add the service; see `trocar.runtime.server.services`."""
     config = parse_table(PlanningConfig, context.settings, where="[services.planning]")
-    servicer = PlanningServicer(config, context.admission, Generator.open())
+    servicer = PlanningServicer(config, context.admission, Generator.open(context.repository))
     planning_pb2_grpc.add_PlanningServiceServicer_to_server(servicer, server)
     return (SERVICE_NAME,)

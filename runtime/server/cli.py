@@ -29,6 +29,7 @@ examples:
 trocar.toml, with its defaults:
   [server]
   listen = "127.0.0.1:8001"
+  repository = ""          # the models' folder; empty: those that come with the package
   max_message_mib = 64     # a larger request is RESOURCE_EXHAUSTED
   max_running = 2          # requests computed at once
   max_queued = 8           # requests that may wait; the next is RESOURCE_EXHAUSTED
@@ -48,6 +49,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--listen", metavar="ADDR", help="host:port, [ipv6]:port or unix:/path; port 0 is any free one"
     )
+    parser.add_argument(
+        "--repository", metavar="DIR", help="the models to serve (default: those that come with the package)"
+    )
     parser.add_argument("--config", type=Path, metavar="FILE", help="a TOML file; options win over it")
     parser.add_argument("--json", action="store_true", help="one JSON line on stdout once it listens")
 
@@ -62,6 +66,8 @@ def run(args: argparse.Namespace) -> int:
     config = load_config(args.config) if args.config else Config()
     if args.listen:
         config = replace(config, server=replace(config.server, listen=args.listen))
+    if args.repository:
+        config = replace(config, server=replace(config.server, repository=args.repository))
     _log_to_stderr(config.server.log_level)
     # Blocked before any thread starts, so that every thread leaves them to sigwait below.
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
-from typing import Any, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
 import grpc
 
 from trocar.runtime.config import Config, refuse_unknown
 from trocar.runtime.server.admission import Admission
+
+if TYPE_CHECKING:
+    from trocar.runtime.repository.store import Repository
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,10 +26,12 @@ class ServiceContext:
     settings : the service's own table `[services.NAME]` of the configuration, unchecked; see
         `trocar.runtime.config.parse_table`.
     admission : whoever computes takes a slot here first, so that one place bounds the load.
+    repository : where models come from.
     """
 
     settings: Mapping[str, Any]
     admission: Admission
+    repository: Repository
 
 
 class AddToServer(Protocol):
@@ -45,9 +51,13 @@ def add_services(
     server: grpc.Server, services: Mapping[str, AddToServer], config: Config, admission: Admission
 ) -> tuple[str, ...]:
     """Add every service to the server and return their full protobuf names."""
+    # Brings NumPy, whose threads must not start before the server has blocked the signals it waits for.
+    from trocar.runtime.repository.store import Repository, shipped
+
     refuse_unknown(config.services, tuple(sorted(services)), "[services]")
     names: list[str] = []
+    repository = Repository(Path(config.server.repository)) if config.server.repository else shipped()
     for name, add in sorted(services.items()):
-        context = ServiceContext(settings=config.services.get(name, {}), admission=admission)
+        context = ServiceContext(config.services.get(name, {}), admission, repository)
         names.extend(add(server, context))
     return tuple(names)

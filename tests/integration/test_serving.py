@@ -20,6 +20,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from trocar.planners.requests import OUTPUTS
+from trocar.runtime.repository.store import Repository, shipped
 from trocar.v1 import planning_pb2, planning_pb2_grpc
 
 SERVICE = "trocar.v1.PlanningService"
@@ -363,3 +364,28 @@ def test_a_clinical_plan_is_evaluated(trocar: Run, server: Any, shared_dir: Path
     assert _comparable(there) == _comparable(here)
     assert 95.0 < here["metrics"]["ctv"]["v100_pct"] <= 100.0
     assert 100 <= here["seeds"] <= 128
+
+
+def test_models_come_from_the_repository_named(start_server: Any, trocar: Run, tmp_path: Path) -> None:
+    """A copy of the shipped model as version 7 is what plans begin with; a folder without it is refused."""
+    shipped_model = shipped().open("tpgan")
+    files = {name: shipped_model.read(name) for name in shipped_model.manifest.files}
+    document = shipped_model.manifest.document()
+    fields = {key: document[key] for key in document if key not in ("schema", "name", "version", "files")}
+    Repository(tmp_path / "models").publish("tpgan", fields, files, version=7)
+    server = start_server(config=f'[server]\nrepository = "{tmp_path / "models"}"\n')
+    with grpc.insecure_channel(server.target) as channel:
+        reply = planning_pb2_grpc.PlanningServiceStub(channel).Plan(_request(), timeout=60)
+    assert reply.provenance["model"] == "tpgan/7"
+
+    (tmp_path / "empty").mkdir()
+    done = trocar("serve", "--listen", "127.0.0.1:0", "--repository", tmp_path / "empty")
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("trocar: error: no model 'tpgan' in")
+
+    altered = tmp_path / "models" / "tpgan" / "7" / "model.onnx"
+    altered.write_bytes(altered.read_bytes()[:-1] + b"x")
+    done = trocar("serve", "--listen", "127.0.0.1:0", "--repository", tmp_path / "models")
+    assert done.returncode == 2
+    assert "model.onnx" in done.stderr
+    assert "Traceback" not in done.stderr
