@@ -84,7 +84,7 @@ def refine(
 
     Parameters
     ----------
-    seed : the same seed, moves and chains give the same plan on any machine.
+    seed : the same seed, moves and chains give the same plan, whatever the number of cores.
     starts : candidates for each chain to begin with, most wanted first: each is taken if the rules allow it
         and it lowers the cost, and the annealing starts warm, not hot. Chains beyond them begin again at
         the first.

@@ -8,8 +8,8 @@
 
 namespace trocar::anneal {
 
-// Sixteen explicit lanes: every instruction set adds in the same order, so a seed gives the same plan
-// anywhere.
+// Sixteen explicit lanes: every instruction set adds in the same order, so that a seed's plan does not hang
+// on it.
 constexpr int kLanes = 16;
 typedef float FloatLanes __attribute__((vector_size(kLanes * sizeof(float))));
 typedef int32_t IntLanes __attribute__((vector_size(kLanes * sizeof(int32_t))));
