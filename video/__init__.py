@@ -1,0 +1,1 @@
+"""Surgical video: annotations on every frame, and a picture that never waits for them."""
