@@ -58,7 +58,7 @@ class Task:
     slot: Slot
 
 
-# Called with a frame and what came of it: an annotation, or None and why not. `skipped` where a newer one came.
+# Called with a frame and what came of it: an annotation, or None and why not.
 Answered = Callable[[Task, Annotation | None, str], None]
 SKIPPED = "a newer frame came first"
 

@@ -1,7 +1,7 @@
 """Frames in memory that two processes share: written once, read in place by both.
 
-The memory has no name in the file system: it is an anonymous file whose descriptor is handed to the other process.
-Nobody else can open it, and nothing is left behind however either process ends.
+The memory has no name in the file system: it is an anonymous file whose descriptor is handed to the other
+process. Nobody else can open it, and nothing is left behind however either process ends.
 """
 
 from __future__ import annotations
@@ -125,12 +125,10 @@ class Ring:
     def acquire(self, *, timeout_s: float = 0.0) -> Slot | None:
         """Take a free slot for one holder; None where none came free in time."""
         with self.changed:
-            taken: list[Slot] = []
-            self.changed.wait_for(lambda: taken.extend(self._take()) or bool(taken), timeout=timeout_s)
-            return taken[0] if taken else None
+            return self.changed.wait_for(self._take, timeout=timeout_s)
 
-    def _take(self) -> list[Slot]:
-        return next(([slot] for slot in self.slots if slot.take()), [])
+    def _take(self) -> Slot | None:
+        return next((slot for slot in self.slots if slot.take()), None)
 
     def __del__(self) -> None:
         os.close(self.descriptor)

@@ -93,7 +93,7 @@ class _AvPicture:
 
     def write(self, image_bgr: UInt8Array) -> None:
         plane = self._reformatter.reformat(self._frame, format="bgr24").planes[0]
-        rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
+        rows = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
         np.copyto(image_bgr.reshape(self.height, -1), rows[: self.height, : 3 * self.width])
 
 
@@ -138,7 +138,8 @@ class _AvSource:
             last_s = pts_s
             if frame.width * frame.height > MAX_PIXELS:
                 raise InvalidInput(
-                    f"{self.name}: expected frames of at most {MAX_PIXELS} pixels, got {frame.width} x {frame.height}"
+                    f"{self.name}: expected frames of at most {MAX_PIXELS} pixels, "
+                    f"got {frame.width} x {frame.height}"
                 )
             yield _AvPicture(frame, pts_s, reformatter)
 

@@ -1,7 +1,8 @@
 """What flows through the video pipeline: frames in, annotations beside them, shown frames out.
 
-Coordinates are pixels of the source frame, x to the right, y down, the origin at the upper left corner of the
-first pixel. Boxes are half open. Times are seconds: `pts_s` on the stream's clock, `*_at_s` on the monotonic one.
+Coordinates are pixels of the source frame, x to the right, y down, the origin at the upper left corner of
+the first pixel. Boxes are half open. Times are seconds: `pts_s` on the stream's clock, `*_at_s` on the
+monotonic one.
 """
 
 from __future__ import annotations
@@ -88,7 +89,7 @@ class Annotation:
     Parameters
     ----------
     frame_index, pts_s : of the frame it was computed on.
-    labels : (height, width) uint8, a class a pixel, as in the model's `classes`; borrowed like the frame's image.
+    labels : (height, width) uint8, a class a pixel, as in the model's `classes`; borrowed like the image.
     instances : what was found, the largest first.
     confidence : mean probability of the foreground's pixels; 1 where there is no foreground.
     stage_ms : how long each stage took.

@@ -1,8 +1,8 @@
 """The process that runs the model: whatever happens to it, the picture is somebody else's.
 
 Started by `trocar.video.remote` as `python -m trocar.video.worker SOCKET`, an inherited descriptor. The first
-message says what to run. A message with a descriptor brings new frame memory; each other one names a frame in it,
-and is answered in order.
+message says what to run. A message with a descriptor brings new frame memory; each other one names a frame in
+it, and is answered in order.
 """
 
 from __future__ import annotations
