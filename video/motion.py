@@ -1,8 +1,9 @@
 """How instruments move: the measures of surgical skill research, from tip positions over time.
 
-Positions are pixels unless `mm_per_px` says otherwise; a camera without calibration has no millimetres, and the
-report says so. Sources: spectral arc length (SPARC) and log dimensionless jerk (LDLJ): Balasubramanian, Melendez-
-Calderon, Roby-Brami, Burdet, "On the analysis of movement smoothness", J. NeuroEng. Rehabil. 12:112 (2015).
+Positions are pixels unless `mm_per_px` says otherwise; a camera without calibration has no millimetres, and
+the report says so. Source of spectral arc length (SPARC) and log dimensionless jerk (LDLJ): Balasubramanian,
+Melendez-Calderon, Roby-Brami, Burdet, "On the analysis of movement smoothness", J. NeuroEng. Rehabil. 12:112
+(2015).
 """
 
 from __future__ import annotations
@@ -48,8 +49,8 @@ class Motion:
     mean_speed, peak_speed : a second.
     idle_s : time slower than the threshold.
     economy_of_area : area of the box of all positions over the path length squared; None without a path.
-    ldlj, sparc : smoothness of the longest stretch, dimensionless, nearer 0 is smoother; None where it is shorter
-        than a second or does not move.
+    ldlj, sparc : smoothness of the longest stretch, dimensionless, nearer 0 is smoother; None where it is
+        shorter than a second or does not move.
     """
 
     unit: str
@@ -122,8 +123,8 @@ def ldlj(speed: Float64Array, rate_hz: float) -> float:
 def sparc(speed: Float64Array, rate_hz: float) -> float:
     """Return the spectral arc length of a speed profile.
 
-    The length of the normalised magnitude spectrum's curve from 0 to the adaptive cut-off: the last frequency up
-    to 10 Hz at which it reaches 0.05.
+    The length of the normalised magnitude spectrum's curve from 0 to the adaptive cut-off: the last frequency
+    up to 10 Hz at which it reaches 0.05.
 
     Parameters
     ----------

@@ -1,8 +1,8 @@
 """The clean picture's own path: each frame goes out in order and on time, with an overlay if one is ready.
 
 A frame waits for its annotation for `soft_ms` at most, and only while overlays are on. Then it takes its own,
-or that of a frame no more than `hard_ms` before it; if there is none it goes out clean, and so does every frame
-after it until the annotations have been in time again for a while.
+or that of a frame no more than `hard_ms` before it; if there is none it goes out clean, and so does every
+frame after it until the annotations have been in time again for a while.
 """
 
 from __future__ import annotations

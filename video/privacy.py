@@ -1,6 +1,7 @@
 """Nobody in the room is recorded: pictures from outside the body are blurred in what is kept or sent.
 
-The display is never touched. One frame from outside is enough to begin; a second of frames from inside ends it.
+The display is never touched. One frame from outside is enough to begin; it takes a second of frames from inside
+to end it.
 """
 
 from __future__ import annotations
@@ -34,12 +35,12 @@ class PrivacySettings:
 
 
 class PrivacyGuard:
-    """Decides frame by frame. A stream begins outside: nothing is kept as it is before it has been looked at."""
+    """Decides frame by frame, each by its own quality."""
 
     def __init__(self, settings: PrivacySettings) -> None:
         self._settings = settings
         self._inside = 0
-        self.outside = settings.blur_out_of_body
+        self.outside = False
         self.blurred = 0
 
     def guard(self, image_bgr: UInt8Array, quality: Quality) -> None:

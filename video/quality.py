@@ -1,15 +1,17 @@
 """How well a frame can be seen: smoke, blur, fouling, highlights, exposure, inside or outside a body.
 
-Everything is measured inside the endoscope's field of view, on a picture of about 320 columns. Smoke raises the
-dark channel (He, Sun, Tang, "Single image haze removal using dark channel prior", CVPR 2009) and lowers saturation;
-it lowers contrast at every scale alike, so blur is the *ratio* of fine to coarse detail and does not see it.
+Everything is measured inside the endoscope's field of view, on a picture of about 320 columns. Smoke raises
+the dark channel (He, Sun, Tang, "Single image haze removal using dark channel prior", CVPR 2009) and lowers
+saturation; it lowers contrast at every scale alike, so blur is the *ratio* of fine to coarse detail and does not
+see it.
 
-The scores are bounded measures and not probabilities: their scales were set on a few real and rendered frames.
+Scores are bounded measures and not probabilities: their scales were set on a few real and rendered frames.
 """
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import cv2
 import numpy as np
@@ -25,7 +27,7 @@ _LIT = 0.06
 # A view this small says nothing.
 _LEAST_PIXELS = 64
 _DARK_WINDOW_PX = 7
-# Logistic in the dark channel and the saturation: 0.2 in clear scenes, 0.55 with a thin veil, 0.87 behind thick smoke.
+# Logistic in dark channel and saturation: 0.2 in clear scenes, 0.55 with a thin veil, 0.87 behind thick smoke.
 _SMOKE_DARK, _SMOKE_SATURATION = (6.0, 0.35), (5.0, 0.30)
 # Fine over coarse detail: 0.45 and more in focus, about 0.12 where nothing is.
 _SHARP, _BLURRED = 0.45, 0.12
@@ -36,7 +38,8 @@ _FOULED = 0.2
 _BRIGHT, _WASHED_OUT = 0.92, 0.15
 # Tissue is redder than blue by this much, and no greener than red.
 _RED_OVER_BLUE = 0.04
-# Shares of such pixels: all instruments and smoke in a patient leave more than the second, a room less than the first.
+# Shares of such pixels: a patient leaves more than the second, with instruments and smoke; a room less than the
+# first.
 _ROOM, _PATIENT = 0.20, 0.50
 
 
@@ -48,12 +51,14 @@ def inspect(image_bgr: UInt8Array) -> Quality:
     image_bgr : (height, width, 3) uint8.
     """
     small = _reduced(image_bgr)
-    blue, green, red = cv2.split(small)  # whole planes: a reduction over an axis of 3 is many times slower
+    blue, green, red = map(
+        _float32, cv2.split(small)
+    )  # whole planes: a reduction over an axis of 3 is many times slower
     least, most = np.minimum(np.minimum(blue, green), red), np.maximum(np.maximum(blue, green), red)
     view = field_of_view(most)
     if np.count_nonzero(view) < _LEAST_PIXELS:
         return Quality(exposure=float(small.mean()), blur=1.0)
-    grey = cv2.cvtColor(small, cv2.COLOR_BGR2GRAY)
+    grey = _float32(cv2.cvtColor(small, cv2.COLOR_BGR2GRAY))
     fine, coarse = _detail(grey)
     return Quality(
         smoke=_smoke(least, most, view),
@@ -78,7 +83,7 @@ def field_of_view(brightness: Float32Array) -> npt.NDArray[np.bool_]:
     """
     lit = (brightness > _LIT).astype(np.uint8)
     count, regions, stats, _ = cv2.connectedComponentsWithStats(lit, connectivity=4)
-    mask = np.zeros(lit.shape, np.uint8)
+    mask: npt.NDArray[Any] = np.zeros(lit.shape, np.uint8)
     if count > 1:
         largest = 1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA]))
         outlines, _ = cv2.findContours(
@@ -98,6 +103,10 @@ def _reduced(image_bgr: UInt8Array) -> Float32Array:
     step = 2 if width >= 4 * _COLUMNS else 1
     small = cv2.resize(image_bgr[::step, ::step], (columns, rows), interpolation=cv2.INTER_AREA)
     return small.astype(np.float32) / np.float32(255)
+
+
+def _float32(image: npt.NDArray[Any]) -> Float32Array:
+    return np.asarray(image, dtype=np.float32)
 
 
 def _smoke(least: Float32Array, most: Float32Array, view: npt.NDArray[np.bool_]) -> float:

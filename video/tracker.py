@@ -1,7 +1,7 @@
 """Which instrument is which from frame to frame: boxes matched by overlap and distance, numbers that stay.
 
-A number is given once and never again in a run. An instrument that leaves and comes back gets a new one: nothing
-here can tell that it is the same.
+A number is given once and never again in a run. An instrument that leaves and comes back gets a new one:
+nothing here can tell that it is the same.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Tracker:
         return replace(annotation, instances=tuple(instances))
 
     def _match(self, instances: tuple[Instance, ...]) -> dict[int, int]:
-        """Best pairs first. With a handful of instruments the greedy choice is the best one nearly always."""
+        """Best pairs first: with a handful of instruments that is nearly always the best choice."""
         scored = [
             (score, index, track.number)
             for index, instance in enumerate(instances)
