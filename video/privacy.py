@@ -1,7 +1,7 @@
 """Nobody in the room is recorded: pictures from outside the body are blurred in what is kept or sent.
 
-The display is never touched. One frame from outside is enough to begin; it takes a second of frames from inside
-to end it.
+The display is never touched. One frame from outside is enough to begin; it takes a second of frames from
+inside to end it.
 """
 
 from __future__ import annotations

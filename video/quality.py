@@ -2,8 +2,8 @@
 
 Everything is measured inside the endoscope's field of view, on a picture of about 320 columns. Smoke raises
 the dark channel (He, Sun, Tang, "Single image haze removal using dark channel prior", CVPR 2009) and lowers
-saturation; it lowers contrast at every scale alike, so blur is the *ratio* of fine to coarse detail and does not
-see it.
+saturation; it lowers contrast at every scale alike, so blur is the *ratio* of fine to coarse detail and does
+not see it.
 
 Scores are bounded measures and not probabilities: their scales were set on a few real and rendered frames.
 """
@@ -27,7 +27,7 @@ _LIT = 0.06
 # A view this small says nothing.
 _LEAST_PIXELS = 64
 _DARK_WINDOW_PX = 7
-# Logistic in dark channel and saturation: 0.2 in clear scenes, 0.55 with a thin veil, 0.87 behind thick smoke.
+# Logistic in dark channel and saturation: 0.2 in clear scenes, 0.55 in a thin veil, 0.87 behind thick smoke.
 _SMOKE_DARK, _SMOKE_SATURATION = (6.0, 0.35), (5.0, 0.30)
 # Fine over coarse detail: 0.45 and more in focus, about 0.12 where nothing is.
 _SHARP, _BLURRED = 0.45, 0.12
@@ -38,8 +38,8 @@ _FOULED = 0.2
 _BRIGHT, _WASHED_OUT = 0.92, 0.15
 # Tissue is redder than blue by this much, and no greener than red.
 _RED_OVER_BLUE = 0.04
-# Shares of such pixels: a patient leaves more than the second, with instruments and smoke; a room less than the
-# first.
+# Shares of such pixels: a patient leaves more than the second, instruments and smoke included; a room less
+# than the first.
 _ROOM, _PATIENT = 0.20, 0.50
 
 

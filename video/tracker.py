@@ -76,7 +76,7 @@ class Tracker:
         return matched
 
     def _score(self, first: tuple[int, int, int, int], second: tuple[int, int, int, int]) -> float:
-        """Overlap plus one where it is enough; nearness below one where it is not; 0 for another instrument."""
+        """Overlap plus one where it is enough; nearness below one where it is not; 0 for another one."""
         overlap = box_overlap(first, second)
         if overlap >= self._settings.least_overlap:
             return 1 + overlap
