@@ -1,7 +1,7 @@
 """What goes on, by rules: outside the body, looking around, working, pausing.
 
-These are not the steps of an operation: nothing here was trained to know those. They follow from what is seen, with
-a least length so that they do not flicker.
+These are not the steps of an operation: nothing here was trained to know those. They follow from what is seen,
+with a least length so that they do not flicker.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class PhaseFinder:
         self._runs.append(Phase(name, now_s, now_s))
 
     def phases(self, *, end_s: float) -> tuple[Phase, ...]:
-        """Return what was found, short ones merged into the one before; `end_s` is the end of the last frame."""
+        """Return what was found, short ones merged into the one before; `end_s` ends the last frame."""
         merged: list[Phase] = []
         runs = (
             [*self._runs[:-1], Phase(self._runs[-1].name, self._runs[-1].begin_s, end_s)]
@@ -76,6 +76,12 @@ class PhaseFinder:
             else:
                 merged.append(run)
         return tuple(merged)
+
+    def _ended(self, end_s: float) -> list[Phase]:
+        if not self._runs:
+            return []
+        last = self._runs[-1]
+        return [*self._runs[:-1], Phase(last.name, last.begin_s, end_s)]
 
     def _name(self, shown: Shown) -> str:
         if shown.frame.quality.out_of_body > self._settings.outside:

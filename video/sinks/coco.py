@@ -14,7 +14,7 @@ from trocar.video.types import TISSUE, Shown
 
 
 class CocoSink:
-    """One image a frame, one annotation an instrument; `file_name` is `NAME_FRAME.png`, as `ffmpeg` would cut it."""
+    """One image a frame, one annotation an instrument; `file_name` is `NAME_FRAME.png`."""
 
     def __init__(self, path: Path, stream: Stream) -> None:
         self._file, self._stream = Whole(path), stream

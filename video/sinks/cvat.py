@@ -1,7 +1,7 @@
 """CVAT for video 1.1: a track an instrument, a polygon a frame, in XML.
 
-Every frame of a track is a key frame: nothing is left to interpolation. Where an instrument is not seen its track
-ends with a shape marked `outside`.
+Every frame of a track is a key frame: nothing is left to interpolation. Where an instrument is not seen its
+track ends with a shape marked `outside`.
 """
 
 from __future__ import annotations

@@ -10,9 +10,11 @@ import shutil
 import warnings
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import highdicom as hd
 import numpy as np
+import numpy.typing as npt
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.uid import ExplicitVRLittleEndian
@@ -28,7 +30,7 @@ _ALGORITHM = "trocar annotator"
 
 
 class DicomSegSink:
-    """A folder of pairs `FRAME_image.dcm`, `FRAME_seg.dcm`: one a second of those with an instrument in view."""
+    """A folder of pairs `FRAME_image.dcm`, `FRAME_seg.dcm`: one a second while an instrument is in view."""
 
     def __init__(self, path: Path, stream: Stream, *, every_s: float = _EVERY_S) -> None:
         if path.exists():
@@ -76,7 +78,7 @@ class DicomSegSink:
 
     def _image(self, image_bgr: UInt8Array) -> Dataset:
         now = datetime.now()
-        image = hd.sc.SCImage(
+        image: Any = hd.sc.SCImage(
             pixel_array=np.ascontiguousarray(image_bgr[..., ::-1]),
             photometric_interpretation="RGB",
             bits_allocated=8,
@@ -97,11 +99,11 @@ class DicomSegSink:
         image.Laterality = None
         return image
 
-    def _segmentation(self, image: Dataset, kept: list[tuple[Instance, UInt8Array]]) -> Dataset:
+    def _segmentation(self, image: Dataset, kept: list[tuple[Instance, npt.NDArray[np.bool_]]]) -> Dataset:
         masks = np.stack([mask for _, mask in kept], axis=-1)[None].astype(np.uint8)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            segmentation = hd.seg.Segmentation(
+            segmentation: Any = hd.seg.Segmentation(
                 source_images=[image],
                 pixel_array=masks,
                 segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
@@ -119,7 +121,6 @@ class DicomSegSink:
                 omit_empty_frames=False,
             )
         segmentation.PatientOrientation = None
-        segmentation.Laterality = None
         return segmentation
 
 

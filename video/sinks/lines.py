@@ -18,7 +18,7 @@ _YOLO_DIGITS = 6
 class JsonlSink:
     """A JSON object a frame: times, stages, quality, instances. Written as it goes."""
 
-    def __init__(self, path: Path, stream: Stream) -> None:
+    def __init__(self, path: Path, stream: Stream) -> None:  # noqa: ARG002 (every sink opens alike)
         self._file = Whole(path)
         with writing(path):
             self._text: IO[str] = self._file.partial.open("w", encoding="utf-8")
@@ -68,7 +68,7 @@ class MotSink:
 
 
 class YoloSink:
-    """A folder as Ultralytics reads it: `labels/NAME_FRAME.txt`, a class and a polygon a line, and `data.yaml`."""
+    """A folder as Ultralytics reads it: `labels/NAME_FRAME.txt`, a class and a polygon a line; `data.yaml`."""
 
     def __init__(self, path: Path, stream: Stream) -> None:
         if path.exists():
