@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from trocar.runtime.config import limits
-from trocar.video.types import Annotation, Quality
+from trocar.video.frames import Annotation, Quality
 
 _SHARE = limits(0, 1)
 

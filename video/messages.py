@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from trocar.runtime.errors import DeviceError
-from trocar.video.types import Annotation, Instance, UInt8Array
+from trocar.video.frames import Annotation, Instance, UInt8Array
 
 MAX_BYTES = 1 << 16
 MAX_INSTANCES = 64
@@ -52,6 +52,7 @@ def annotation_document(annotation: Annotation) -> dict[str, Any]:
             ]
             for one in annotation.instances[:MAX_INSTANCES]
         ],
+        "object_from": annotation.object_from,
         "confidence": annotation.confidence,
         "stage_ms": dict(annotation.stage_ms),
     }
@@ -82,6 +83,7 @@ def read_annotation(
             frame_index=frame_index,
             pts_s=pts_s,
             labels=labels,
+            object_from=int(document["object_from"]),
             instances=instances,
             confidence=_probability(document["confidence"]),
             stage_ms={str(name): float(value) for name, value in document["stage_ms"].items()},

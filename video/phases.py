@@ -1,7 +1,7 @@
 """What goes on, by rules: outside the body, looking around, working, pausing.
 
-These are not the steps of an operation: nothing here was trained to know those. They follow from what is seen,
-with a least length so that they do not flicker.
+These are not the steps of an operation: nothing here was trained to know those. They follow from what is
+seen, with a least length so that they do not flicker.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from trocar.runtime.config import limits
-from trocar.video.types import Instance, Shown
+from trocar.video.frames import Instance, Shown
 
 OUTSIDE, EXPLORING, WORKING, PAUSING, UNKNOWN = "outside", "exploring", "working", "pausing", "unknown"
 

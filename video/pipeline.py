@@ -17,7 +17,7 @@ from trocar.video.presenter import Counts, Display, Draw, LatencySettings, Prese
 from trocar.video.remote import Remote, Task, WatchdogSettings, WorkerSpec
 from trocar.video.ring import Ring, Slot
 from trocar.video.source import Picture, Source, paced
-from trocar.video.types import Annotation, Frame, Quality, Shown, UInt8Array
+from trocar.video.frames import Annotation, Frame, Quality, Shown, UInt8Array
 
 # One decoded, three waiting to be shown, one shown, one in the model, one waiting for it, one annotated last,
 # one being drawn.

@@ -19,7 +19,7 @@ from trocar.runtime.config import limits
 from trocar.video.gate import Gate, GateSettings
 from trocar.video.remote import SKIPPED, Task
 from trocar.video.ring import Slot
-from trocar.video.types import TISSUE, Annotation, Frame, Shown, UInt8Array
+from trocar.video.frames import Annotation, Frame, Shown, UInt8Array
 
 # The picture is looked at on every so many-th row and column for the overlap of two frames.
 _OVERLAP_STEP = 8
@@ -214,7 +214,7 @@ def _overlap(before: Annotation | None, after: Annotation) -> float:
     """Intersection over union of two foregrounds, on a coarse grid; 1 where there is nothing to compare."""
     if before is None or before.labels.shape != after.labels.shape:
         return 1.0
-    first = before.labels[::_OVERLAP_STEP, ::_OVERLAP_STEP] > TISSUE
-    second = after.labels[::_OVERLAP_STEP, ::_OVERLAP_STEP] > TISSUE
+    first = before.labels[::_OVERLAP_STEP, ::_OVERLAP_STEP] >= before.object_from
+    second = after.labels[::_OVERLAP_STEP, ::_OVERLAP_STEP] >= after.object_from
     union = int(np.count_nonzero(first | second))
     return int(np.count_nonzero(first & second)) / union if union else 1.0

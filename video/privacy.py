@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import cv2
 
 from trocar.runtime.config import limits
-from trocar.video.types import Quality, UInt8Array
+from trocar.video.frames import Quality, UInt8Array
 
 # The picture is reduced to this many columns: no face, badge or screen can be read.
 _COLUMNS = 12

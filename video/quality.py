@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from trocar.video.types import Quality, UInt8Array
+from trocar.video.frames import Quality, UInt8Array
 
 Float32Array = npt.NDArray[np.float32]
 

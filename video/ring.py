@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from trocar.runtime.errors import InvalidInput
-from trocar.video.types import UInt8Array
+from trocar.video.frames import UInt8Array
 
 MAX_SIDE_PX = 8192
 _CHANNELS = 3

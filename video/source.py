@@ -21,7 +21,7 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 
 from trocar.runtime.errors import InvalidInput
-from trocar.video.types import UInt8Array
+from trocar.video.frames import UInt8Array
 
 RENDERED = "rendered:"
 RENDERED_FPS = 25

@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass, field, replace
 
 from trocar.runtime.config import limits
-from trocar.video.types import Annotation, Instance
+from trocar.video.frames import Annotation, Instance
 
 
 @dataclass(frozen=True, slots=True)

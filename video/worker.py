@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from trocar.runtime.errors import TrocarError
 from trocar.video.messages import MAX_BYTES, annotation_document, decode, encode
 from trocar.video.ring import Geometry, Ring
-from trocar.video.types import Annotation, Frame, UInt8Array
+from trocar.video.frames import Annotation, Frame, UInt8Array
 
 
 class Annotator(Protocol):

@@ -14,7 +14,7 @@ from trocar.video.gate import GateSettings
 from trocar.video.pipeline import Summary, VideoSettings, run_live, run_offline
 from trocar.video.presenter import LatencySettings
 from trocar.video.remote import WatchdogSettings, WorkerSpec
-from trocar.video.types import SHAFT, Annotation, Quality, Shown, UInt8Array
+from trocar.video.frames import Annotation, Quality, Shown, UInt8Array
 
 FPS = 50.0
 SETTINGS = VideoSettings(
@@ -50,7 +50,7 @@ class Screen:
 
 def draw(image: UInt8Array, annotation: Annotation | None, reason: str) -> None:
     if annotation is not None:
-        image[annotation.labels == SHAFT] = 255
+        image[annotation.labels == annotation.object_from] = 255
 
 
 def clear(image: UInt8Array) -> Quality:

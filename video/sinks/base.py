@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trocar.runtime.errors import InvalidInput
-from trocar.video.types import Shown, UInt8Array
+from trocar.video.frames import Annotation, Instance, Shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,14 +119,12 @@ def outlines(mask: npt.NDArray[np.bool_]) -> list[npt.NDArray[np.int32]]:
     return sorted(polygons, key=len, reverse=True)
 
 
-def instance_mask(
-    labels: UInt8Array, box_xyxy_px: tuple[int, int, int, int], least: int
-) -> npt.NDArray[np.bool_]:
-    """Return the pixels of one instance: those of its box with a label of at least `least`.
+def instance_mask(annotation: Annotation, one: Instance) -> npt.NDArray[np.bool_]:
+    """Return the pixels of one instance, (height, width) bool: those of its box that are labelled as an object.
 
     Two instruments whose boxes overlap share the pixels of the overlap: the label map does not tell them apart.
     """
-    left, top, right, bottom = box_xyxy_px
-    mask = np.zeros(labels.shape, bool)
-    mask[top:bottom, left:right] = labels[top:bottom, left:right] >= least
+    left, top, right, bottom = one.box_xyxy_px
+    mask = np.zeros(annotation.labels.shape, bool)
+    mask[top:bottom, left:right] = annotation.labels[top:bottom, left:right] >= annotation.object_from
     return mask

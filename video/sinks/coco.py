@@ -10,7 +10,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from trocar.video.sinks.base import Stream, Whole, instance_mask
-from trocar.video.types import TISSUE, Shown
+from trocar.video.frames import Shown
 
 
 class CocoSink:
@@ -38,14 +38,14 @@ class CocoSink:
         if shown.annotation is None:
             return
         for one in shown.annotation.instances:
-            mask = instance_mask(shown.annotation.labels, one.box_xyxy_px, TISSUE + 1)
+            mask = instance_mask(shown.annotation, one)
             encoded = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
             self._annotations.append(
                 {
                     "id": len(self._annotations) + 1,
                     "image_id": index + 1,
                     "category_id": self._categories[one.label],
-                    "segmentation": {"size": [height, width], "counts": encoded["counts"].decode("ascii")},
+                    "segmentation": {"size": [height, width], "counts": str(encoded["counts"], "ascii")  # type: ignore[arg-type]},
                     "area": int(mask.sum()),
                     "bbox": [float(value) for value in coco_mask.toBbox(encoded)],
                     "iscrowd": 0,

@@ -10,7 +10,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from trocar.video.sinks.base import Stream, Whole, instance_mask, outlines
-from trocar.video.types import TISSUE, Instance, Shown
+from trocar.video.frames import Instance, Shown
 
 _VERSION = "1.1"
 
@@ -31,7 +31,7 @@ class CvatSink:
         seen: dict[int, str] = {}
         if shown.annotation is not None:
             for one in shown.annotation.instances:
-                mask = instance_mask(shown.annotation.labels, one.box_xyxy_px, TISSUE + 1)
+                mask = instance_mask(shown.annotation, one)
                 parts = outlines(mask)
                 if parts:
                     seen[one.track] = ";".join(f"{x:.2f},{y:.2f}" for x, y in parts[0])

@@ -21,7 +21,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 
 from trocar.runtime.errors import InvalidInput
 from trocar.video.sinks.base import Stream, instance_mask, writing
-from trocar.video.types import TISSUE, Instance, Shown, UInt8Array
+from trocar.video.frames import Instance, Shown, UInt8Array
 
 _EVERY_S = 1.0
 _MAKER = "trocar"
@@ -55,7 +55,7 @@ class DicomSegSink:
         self._count += 1
         image = self._image(shown.frame.image_bgr)
         masks = [
-            instance_mask(annotation.labels, one.box_xyxy_px, TISSUE + 1) for one in annotation.instances
+            instance_mask(annotation, one) for one in annotation.instances
         ]
         kept = [(one, mask) for one, mask in zip(annotation.instances, masks, strict=True) if mask.any()]
         if not kept:
@@ -76,7 +76,7 @@ class DicomSegSink:
         """Remove the partial folder."""
         shutil.rmtree(self._partial, ignore_errors=True)
 
-    def _image(self, image_bgr: UInt8Array) -> Dataset:
+    def _image(self, image_bgr: UInt8Array) -> Any:
         now = datetime.now()
         image: Any = hd.sc.SCImage(
             pixel_array=np.ascontiguousarray(image_bgr[..., ::-1]),
@@ -99,7 +99,7 @@ class DicomSegSink:
         image.Laterality = None
         return image
 
-    def _segmentation(self, image: Dataset, kept: list[tuple[Instance, npt.NDArray[np.bool_]]]) -> Dataset:
+    def _segmentation(self, image: Dataset, kept: list[tuple[Instance, npt.NDArray[np.bool_]]]) -> Any:
         masks = np.stack([mask for _, mask in kept], axis=-1)[None].astype(np.uint8)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -9,7 +9,7 @@ from typing import IO
 
 from trocar.runtime.errors import InvalidInput
 from trocar.video.sinks.base import Stream, Whole, instance_mask, outlines, writing
-from trocar.video.types import TISSUE, Shown
+from trocar.video.frames import Shown
 
 # Fractions of the frame's side: finer than a hundredth of a pixel at 8192 columns.
 _YOLO_DIGITS = 6
@@ -68,7 +68,7 @@ class MotSink:
 
 
 class YoloSink:
-    """A folder as Ultralytics reads it: `labels/NAME_FRAME.txt`, a class and a polygon a line; `data.yaml`."""
+    """A folder as Ultralytics reads it: `labels/NAME_FRAME.txt`, a class and a polygon a line."""
 
     def __init__(self, path: Path, stream: Stream) -> None:
         if path.exists():
@@ -87,7 +87,7 @@ class YoloSink:
         lines = []
         for one in shown.annotation.instances if shown.annotation is not None else ():
             kind = self._stream.objects.index(one.label)
-            mask = instance_mask(shown.annotation.labels, one.box_xyxy_px, TISSUE + 1)  # type: ignore[union-attr]
+            mask = instance_mask(shown.annotation, one)
             for part in outlines(mask):
                 # Pixel centres, as shares of the frame.
                 points = (part + 0.5) / (width, height)

@@ -13,7 +13,7 @@ import numpy as np
 
 from trocar.runtime.errors import InvalidInput
 from trocar.video.sinks.base import Stream, Whole, writing
-from trocar.video.types import Shown
+from trocar.video.frames import Shown
 
 # Fine enough for every frame rate there is, and what MP4 players expect.
 _TIME_BASE = Fraction(1, 90_000)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from trocar.video.phases import PhaseFinder, PhaseSettings
 from trocar.video.sinks.base import Stream, Whole
-from trocar.video.types import Shown
+from trocar.video.frames import Shown
 
 
 class WebVttSink:

@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from trocar.runtime.errors import DeviceError, InvalidInput
-from trocar.video.types import SHAFT, TISSUE, Annotation, Frame, Instance, UInt8Array
+from trocar.video.frames import Annotation, Frame, Instance, UInt8Array
+
+TISSUE, SHAFT = 1, 2
 
 
 class Double:
@@ -29,7 +31,7 @@ class Double:
         labels[: labels.shape[0] // 2, : labels.shape[1] // 2] = SHAFT
         size = labels.shape
         one = Instance("instrument", (0, 0, size[1] // 2, size[0] // 2), int(np.sum(labels == SHAFT)), 0.9)
-        return Annotation(frame.index, frame.pts_s, labels, (one,), 0.9, {"model": self.ms})
+        return Annotation(frame.index, frame.pts_s, labels, SHAFT, (one,), 0.9, {"model": self.ms})
 
     def _misbehave(self, frame: Frame) -> None:
         if not self.fault or frame.index < self.at:
@@ -60,7 +62,7 @@ def missing() -> Double:
 class _Liar(Double):
     def annotate(self, frame: Frame, labels: UInt8Array) -> Annotation:
         answer = super().annotate(frame, labels)
-        return Annotation(frame.index, frame.pts_s, labels, answer.instances, float("nan"))
+        return Annotation(frame.index, frame.pts_s, labels, SHAFT, answer.instances, float("nan"))
 
 
 def liar() -> Double:

@@ -8,7 +8,7 @@ import numpy as np
 
 from trocar.video.remote import WorkerSpec
 from trocar.video.source import Picture
-from trocar.video.types import UInt8Array
+from trocar.video.frames import UInt8Array
 
 
 def double(**arguments: object) -> WorkerSpec:

@@ -15,11 +15,6 @@ import numpy.typing as npt
 
 UInt8Array = npt.NDArray[np.uint8]
 
-# The annotator's classes. Background is what no camera sees: outside the endoscope's circle, bars, borders.
-CLASSES = ("background", "tissue", "shaft", "wrist", "clasper")
-BACKGROUND, TISSUE, SHAFT, WRIST, CLASPER = range(5)
-INSTRUMENT_CLASSES = (SHAFT, WRIST, CLASPER)
-
 
 @dataclass(frozen=True, slots=True)
 class Quality:
@@ -90,6 +85,7 @@ class Annotation:
     ----------
     frame_index, pts_s : of the frame it was computed on.
     labels : (height, width) uint8, a class a pixel, as in the model's `classes`; borrowed like the image.
+    object_from : the least label of an object; smaller ones are what is around it.
     instances : what was found, the largest first.
     confidence : mean probability of the foreground's pixels; 1 where there is no foreground.
     stage_ms : how long each stage took.
@@ -98,6 +94,7 @@ class Annotation:
     frame_index: int
     pts_s: float
     labels: UInt8Array
+    object_from: int
     instances: tuple[Instance, ...] = ()
     confidence: float = 1.0
     stage_ms: Mapping[str, float] = field(default_factory=dict)
