@@ -35,6 +35,7 @@ class Part:
     base, end : half widths; between them it runs as share ** `power`.
     blunt : how far the end is rounded, as a share of the length.
     hole : where along and how far across it is pierced; none where the share across is 0.
+    waves : how far the outline bulges, as a share of the width, how often, and the phase.
     """
 
     label: PixelClass
@@ -50,6 +51,7 @@ class Part:
     power: float = 1.0
     blunt: float = 0.05
     hole: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    waves: tuple[float, float, float] = (0.0, 0.0, 0.0)
     tip: bool = False
 
 
@@ -230,7 +232,7 @@ def _wrists(making: _Making, coat: Material) -> tuple[Part, ...]:
 
     def link(length: float, base: float, end: float, turn: float = 0.0) -> Part:
         return Part(
-            PixelClass.WRIST, joint_skin(draw, material), material.tint, length, base, end, turn=turn, power=draw.uniform(0.5, 2), blunt=0.15
+            PixelClass.WRIST, joint_skin(draw, material), material.tint, length, base, end, turn=turn, power=draw.uniform(0.5, 2), blunt=draw.uniform(0.05, 0.3), waves=(draw.uniform(0, 0.25), draw.uniform(4, 16), draw.uniform(0, 6.3)),
         )
 
     if draw.random() < 0.45:

@@ -34,5 +34,14 @@ def draw_pose(
     )[side]
     angle = float(np.arctan2(target[1] - entry[1], target[0] - entry[0]) + random.normal(0, 0.12))
     opening = float(random.choice((0.0, random.uniform(0, 0.35), random.uniform(0.2, 1.3)))) if instrument.opens else 0.0
-    # Long enough that its beginning is out of sight.
-    return Pose(target, angle, radius, 1.2 * (height + width), float(random.normal(0, 0.45)), opening)
+    reach = to_edge(target, angle, shape) + 4.0 * radius
+    return Pose(target, angle, radius, reach, float(random.normal(0, 0.45)), opening)
+
+
+def to_edge(joint_xy: tuple[float, float], angle: float, shape: tuple[int, int]) -> float:
+    """How far back along a shaft from its end the frame's edge is, px."""
+    steps = []
+    for place, direction, size in zip(joint_xy, (-np.cos(angle), -np.sin(angle)), shape[::-1], strict=True):
+        if abs(direction) > 1e-6:
+            steps.append(((size if direction > 0 else 0.0) - place) / direction)
+    return float(max(0.0, min(steps)))

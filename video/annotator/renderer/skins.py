@@ -44,7 +44,7 @@ def shaft_material(random: np.random.Generator) -> Material:
     else:
         tint = _hsv(random.uniform(0, 180), random.uniform(0.2, 0.9), random.uniform(0.3, 0.9))
     gloss = random.uniform(0.3, 1.0) if kind == 2 else random.uniform(0.0, 0.7)
-    return Material(_rgb(tint), gloss, random.choice((random.uniform(0, 0.08), random.uniform(0.05, 0.35))))
+    return Material(_rgb(tint), gloss, random.choice((random.uniform(0, 0.06), random.uniform(0.03, 0.22))))
 
 
 def metal(random: np.random.Generator) -> Material:
@@ -63,6 +63,8 @@ def tube_skin(random: np.random.Generator, material: Material) -> Plane:
     for _ in range(int(random.integers(0, 4)) if random.random() < 0.4 else 0):
         column, broad = int(random.integers(COLUMNS)), int(random.integers(1, 8))
         skin[:, column : column + broad] *= random.uniform(0.3, 1.6)
+    if random.random() < 0.45:
+        skin[:, -int(random.integers(2, 14)) :] *= random.uniform(0.5, 2.2)
     if random.random() < 0.15:
         row, broad = int(random.integers(ROWS)), int(random.integers(1, 5))
         skin[row : row + broad, int(random.integers(COLUMNS // 2)) :] *= random.uniform(0.3, 1.5)

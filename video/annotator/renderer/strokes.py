@@ -121,6 +121,9 @@ def _stroke(layer: Layer, placed: _Placed) -> None:
         across = across - np.float32(part.bend * placed.length) * share * share
     profile = share if part.power == 1.0 else share ** np.float32(part.power)
     half = np.float32(placed.base) + np.float32(placed.end - placed.base) * profile
+    if part.waves[0]:
+        size, count, phase = (np.float32(value) for value in part.waves)
+        half = half * (1 + size * np.sin(count * share + phase))
     if part.blunt:
         rest = np.clip((1 - share) / np.float32(part.blunt), 0, 1)
         half = half * np.sqrt(rest * (2 - rest))

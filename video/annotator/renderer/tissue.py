@@ -55,14 +55,15 @@ def paint_tissue(random: np.random.Generator, shape: tuple[int, int]) -> Tissue:
     unit = shape[0] / 256.0
     index, relief, contact = _organs(random, shape, unit)
     folds = random.random() < 0.5
-    relief += cut(random, "cloud", shape, random.uniform(40, 130) * unit) * random.uniform(0, 6) * unit
+    relief += cut(random, "cloud", shape, random.uniform(50, 160) * unit) * random.uniform(0, 6) * unit
     if folds:
         ridges = cut(random, "cloud", shape, random.uniform(16, 60) * unit, random.uniform(1, 4))
         relief += (1.0 - np.abs(ridges)) * random.uniform(0.5, 4.0) * unit
     gritty = "rough" if random.random() < 0.3 else "cloud"
     bumps = cut(random, gritty, shape, random.uniform(6, 30) * unit)
     cells = cut(random, "cells", shape, random.uniform(4, 24) * unit)
-    relief += bumps * random.uniform(0, 0.7) * unit + cells * (random.uniform(0, 0.8) ** 2) * unit
+    grit = 0.9 * random.random(2) ** 2 * unit
+    relief += bumps * grit[0] + cells * 0.7 * grit[1]
     colour = _albedo(random, index, bumps, cells, shape, unit)
     _vessels(random, colour, unit)
     wetness = _blood(random, colour, unit)
@@ -148,7 +149,8 @@ def _albedo(
     mix = cut(random, "cloud", shape, random.uniform(20, 110) * unit)
     detail = cut(random, "rough", shape, random.uniform(15, 60) * unit)
     mix = np.clip(0.5 + random.uniform(0.2, 0.6) * mix + random.uniform(0.0, 0.3) * detail, 0.0, 1.0)
-    weights = random.uniform(-1.0, 1.0, (3, organs)).astype(np.float32) * np.float32([[0.10], [0.14], [0.10]])
+    mottle = random.uniform(0.1, 1.0) * np.float32([[0.10], [0.14], [0.10]])
+    weights = random.uniform(-1.0, 1.0, (3, organs)).astype(np.float32) * mottle
     gain = 1.0 + weights[0][index] * bumps + weights[1][index] * cells + weights[2][index] * detail
     np.clip(gain, 0.25, 1.9, out=gain)
     planes = [(first[index, c] + (other - first)[index, c] * mix) * gain for c in range(3)]
@@ -222,13 +224,14 @@ def _lit(
     side = random.normal(0, 0.25, 2)
     ambient = random.uniform(0.1, 0.5)
     shade = ambient + (1 - ambient) * np.clip(facing * (1 - slope_x * side[0] - slope_y * side[1]), 0, 1.6)
-    far = cut(random, "cloud", shape, random.uniform(90, 260) * unit) * random.uniform(0, 0.5)
+    far = cut(random, "cloud", shape, random.uniform(140, 400) * unit) * 0.8 * random.random() ** 1.5
     rows, columns = grid(shape)
     centre = (shape[0] * random.uniform(0.2, 0.8), shape[1] * random.uniform(0.2, 0.8))
     radius = ((rows - centre[0]) ** 2 + (columns - centre[1]) ** 2) / (shape[0] * random.uniform(0.7, 2.5)) ** 2
     shade *= np.exp(far) / (1.0 + radius)
     lit = colour * shade
     lit += _highlights(random, slope_x, slope_y, wetness, unit) * np.minimum(shade, 1.2)
+    _glints(random, lit, unit)
     return np.asarray(lit, dtype=np.float32)
 
 
@@ -242,7 +245,7 @@ def _highlights(
     texture = "rough" if random.random() < 0.2 else "cloud"
     feature_px = random.uniform(6, 40) * unit
     film, other = (cut(random, texture, shape, feature_px) for _ in range(2))
-    rough = random.uniform(0.05, 0.6)
+    rough = 0.02 + 0.6 * random.random() ** 2
     tilt = random.normal(0, 0.3, 2)
     miss = (slope_x - tilt[0] + rough * film) ** 2 + (slope_y - tilt[1] + rough * other) ** 2
     width = random.uniform(0.03, 0.16) * (1.0 + 0.8 * wetness)
@@ -251,3 +254,27 @@ def _highlights(
         patches = cut(random, "cloud", shape, random.uniform(40, 120) * unit)
         glint = glint * np.clip(patches + random.uniform(-0.5, 1.0), 0, 1)
     return np.asarray(glint * random.uniform(0.3, 2.0), dtype=np.float32)
+
+
+def _glints(random: np.random.Generator, lit: Plane, unit: float) -> None:
+    """Crowds of small hard highlights on wet folds, white or bluish, as bright as metal."""
+    if random.random() < 0.35:
+        return
+    shape = (lit.shape[1], lit.shape[2])
+    rows, columns = grid((shape[0] // 4, shape[1] // 4))
+    window = np.zeros((shape[0] // 4, shape[1] // 4), dtype=np.float32)
+    for _ in range(int(random.integers(1, 8))):
+        x, y = random.uniform((0, 0), (window.shape[1], window.shape[0]))
+        long, wide = np.exp(random.uniform(np.log(1.2), np.log(12), 2)) * unit
+        turn = random.uniform(0, np.pi)
+        across = ((columns - x) * np.cos(turn) + (rows - y) * np.sin(turn)) / long
+        along = ((rows - y) * np.cos(turn) - (columns - x) * np.sin(turn)) / wide
+        np.maximum(window, np.exp(-(across**2) - along**2) * random.uniform(0.5, 1.3), out=window)
+    kind = "rough" if random.random() < 0.6 else "cloud"
+    noise = cut(random, kind, shape, random.uniform(6, 30) * unit, random.uniform(1, 3))
+    near = cv2.resize(window, (shape[1], shape[0]), interpolation=cv2.INTER_LINEAR)
+    share = np.clip((noise + 2.5 * near - random.uniform(2.0, 3.2)) * random.uniform(2, 8), 0, 1)
+    tint = (1.0, 1.0, 1.0) if random.random() < 0.6 else (0.85, 0.85, 1.1)
+    level = random.uniform(0.7, 1.8)
+    for plane, value in zip(lit, tint, strict=True):
+        plane += (np.float32(value * level) - plane) * share
