@@ -1,1 +1,1 @@
-"""Surgical video: annotations on every frame, and a picture that never waits for them."""
+"""Surgical video: annotate every frame on the device, and never freeze the picture."""

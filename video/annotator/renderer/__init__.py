@@ -1,0 +1,5 @@
+"""Procedural surgical video with the truth beside it; NumPy and OpenCV only."""
+
+from trocar.video.annotator.renderer.scene import Scene, render_frame
+
+__all__ = ["Scene", "render_frame"]
