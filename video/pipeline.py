@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 from trocar.runtime.errors import DeviceError, InvalidInput
+from trocar.video.frames import Annotation, Frame, Quality, Shown, UInt8Array
 from trocar.video.gate import GateSettings
 from trocar.video.presenter import Counts, Display, Draw, LatencySettings, Presenter
 from trocar.video.remote import Remote, Task, WatchdogSettings, WorkerSpec
 from trocar.video.ring import Ring, Slot
 from trocar.video.source import Picture, Source, paced
-from trocar.video.frames import Annotation, Frame, Quality, Shown, UInt8Array
 
 # One decoded, three waiting to be shown, one shown, one in the model, one waiting for it, one annotated last,
 # one being drawn.

@@ -16,10 +16,10 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from trocar.runtime.config import limits
+from trocar.video.frames import Annotation, Frame, Shown, UInt8Array
 from trocar.video.gate import Gate, GateSettings
 from trocar.video.remote import SKIPPED, Task
 from trocar.video.ring import Slot
-from trocar.video.frames import Annotation, Frame, Shown, UInt8Array
 
 # The picture is looked at on every so many-th row and column for the overlap of two frames.
 _OVERLAP_STEP = 8

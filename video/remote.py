@@ -19,9 +19,9 @@ from typing import Any
 
 from trocar.runtime.config import limits
 from trocar.runtime.errors import DeviceError, InvalidInput
+from trocar.video.frames import Annotation, Frame
 from trocar.video.messages import MAX_BYTES, decode, encode, read_annotation
 from trocar.video.ring import Ring, Slot
-from trocar.video.frames import Annotation, Frame
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,9 +15,9 @@ import sys
 from typing import Any, Protocol
 
 from trocar.runtime.errors import TrocarError
+from trocar.video.frames import Annotation, Frame, UInt8Array
 from trocar.video.messages import MAX_BYTES, annotation_document, decode, encode
 from trocar.video.ring import Geometry, Ring
-from trocar.video.frames import Annotation, Frame, UInt8Array
 
 
 class Annotator(Protocol):

@@ -10,11 +10,11 @@ import pytest
 from stills import Stills, double
 
 from trocar.runtime.errors import InvalidInput
+from trocar.video.frames import Annotation, Quality, Shown, UInt8Array
 from trocar.video.gate import GateSettings
 from trocar.video.pipeline import Summary, VideoSettings, run_live, run_offline
 from trocar.video.presenter import LatencySettings
 from trocar.video.remote import WatchdogSettings, WorkerSpec
-from trocar.video.frames import Annotation, Quality, Shown, UInt8Array
 
 FPS = 50.0
 SETTINGS = VideoSettings(

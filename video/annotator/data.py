@@ -62,9 +62,7 @@ class RendererSource:
 
     def __init__(self, seed: int, workers: int = 0, kind: str = "tools") -> None:
         self.seed, self.kind = seed, kind
-        self._pool = (
-            ProcessPoolExecutor(workers, get_context("spawn"), _one_thread) if workers else None
-        )
+        self._pool = ProcessPoolExecutor(workers, get_context("spawn"), _one_thread) if workers else None
         self._ahead: dict[tuple[int, int, tuple[int, int]], Future[Frames]] = {}
 
     def epoch(self, number: int, count: int, shape: tuple[int, int]) -> Iterator[Frames]:

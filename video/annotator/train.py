@@ -110,7 +110,8 @@ class Trainer:
         logits = logits.float()
         probability = torch.softmax(logits, 1)
         terms = {
-            "cross_entropy": weights.cross_entropy * losses.cross_entropy(logits, labels, self._class_weights),
+            "cross_entropy": weights.cross_entropy
+            * losses.cross_entropy(logits, labels, self._class_weights),
             "dice": weights.dice * losses.soft_dice(probability, labels),
         }
         if tips is not None:
@@ -118,7 +119,9 @@ class Trainer:
         figures: dict[str, float] = {}
         if self._adversary and int(labels.max()) < classes:
             small = torch.nn.functional.avg_pool2d(image, 2)
-            uniform = torch.from_numpy(random.random((len(labels), 1, 1, 1), dtype=np.float32)).to(self.device)
+            uniform = torch.from_numpy(random.random((len(labels), 1, 1, 1), dtype=np.float32)).to(
+                self.device
+            )
             truth = softened(labels[:, ::2, ::2], classes, uniform)
             drawn = torch.nn.functional.avg_pool2d(probability, 2)
             with self._fast():
@@ -177,7 +180,9 @@ class Trainer:
         size = self.settings.batch_size
         with torch.no_grad():
             for start in range(0, len(self._held), size):
-                image, labels, _ = self._tensors(_chosen(self._held, np.arange(start, min(start + size, len(self._held)))))
+                image, labels, _ = self._tensors(
+                    _chosen(self._held, np.arange(start, min(start + size, len(self._held))))
+                )
                 with self._fast():
                     logits, _ = self.averaged.features(image)
                 found = logits.argmax(1)

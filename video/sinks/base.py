@@ -120,9 +120,9 @@ def outlines(mask: npt.NDArray[np.bool_]) -> list[npt.NDArray[np.int32]]:
 
 
 def instance_mask(annotation: Annotation, one: Instance) -> npt.NDArray[np.bool_]:
-    """Return the pixels of one instance, (height, width) bool: those of its box that are labelled as an object.
+    """Return the pixels of one instance, (height, width) bool: the objects' pixels in its box.
 
-    Two instruments whose boxes overlap share the pixels of the overlap: the label map does not tell them apart.
+    Two instruments whose boxes overlap share the pixels of the overlap: a label map does not tell them apart.
     """
     left, top, right, bottom = one.box_xyxy_px
     mask = np.zeros(annotation.labels.shape, bool)

@@ -40,12 +40,13 @@ class CocoSink:
         for one in shown.annotation.instances:
             mask = instance_mask(shown.annotation, one)
             encoded = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
+            counts: Any = encoded["counts"]
             self._annotations.append(
                 {
                     "id": len(self._annotations) + 1,
                     "image_id": index + 1,
                     "category_id": self._categories[one.label],
-                    "segmentation": {"size": [height, width], "counts": str(encoded["counts"], "ascii")  # type: ignore[arg-type]},
+                    "segmentation": {"size": [height, width], "counts": counts.decode("ascii")},
                     "area": int(mask.sum()),
                     "bbox": [float(value) for value in coco_mask.toBbox(encoded)],
                     "iscrowd": 0,

@@ -9,8 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 from xml.etree import ElementTree
 
-from trocar.video.sinks.base import Stream, Whole, instance_mask, outlines
 from trocar.video.frames import Instance, Shown
+from trocar.video.sinks.base import Stream, Whole, instance_mask, outlines
 
 _VERSION = "1.1"
 

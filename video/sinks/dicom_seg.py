@@ -20,8 +20,8 @@ from pydicom.sr.codedict import codes
 from pydicom.uid import ExplicitVRLittleEndian
 
 from trocar.runtime.errors import InvalidInput
-from trocar.video.sinks.base import Stream, instance_mask, writing
 from trocar.video.frames import Instance, Shown, UInt8Array
+from trocar.video.sinks.base import Stream, instance_mask, writing
 
 _EVERY_S = 1.0
 _MAKER = "trocar"
@@ -54,9 +54,7 @@ class DicomSegSink:
         self._next_s = shown.frame.pts_s + self._every_s
         self._count += 1
         image = self._image(shown.frame.image_bgr)
-        masks = [
-            instance_mask(annotation, one) for one in annotation.instances
-        ]
+        masks = [instance_mask(annotation, one) for one in annotation.instances]
         kept = [(one, mask) for one, mask in zip(annotation.instances, masks, strict=True) if mask.any()]
         if not kept:
             return

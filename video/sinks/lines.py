@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import IO
 
 from trocar.runtime.errors import InvalidInput
-from trocar.video.sinks.base import Stream, Whole, instance_mask, outlines, writing
 from trocar.video.frames import Shown
+from trocar.video.sinks.base import Stream, Whole, instance_mask, outlines, writing
 
 # Fractions of the frame's side: finer than a hundredth of a pixel at 8192 columns.
 _YOLO_DIGITS = 6

@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 
 from trocar.runtime.errors import InvalidInput
-from trocar.video.sinks.base import Stream, Whole, writing
 from trocar.video.frames import Shown
+from trocar.video.sinks.base import Stream, Whole, writing
 
 # Fine enough for every frame rate there is, and what MP4 players expect.
 _TIME_BASE = Fraction(1, 90_000)

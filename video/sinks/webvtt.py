@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from trocar.video.frames import Shown
 from trocar.video.phases import PhaseFinder, PhaseSettings
 from trocar.video.sinks.base import Stream, Whole
-from trocar.video.frames import Shown
 
 
 class WebVttSink:

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from trocar.video.frames import UInt8Array
 from trocar.video.remote import WorkerSpec
 from trocar.video.source import Picture
-from trocar.video.frames import UInt8Array
 
 
 def double(**arguments: object) -> WorkerSpec:

@@ -63,7 +63,9 @@ def render_frame(seed: int | tuple[int, ...], shape: tuple[int, int] = (HEIGHT, 
     return Scene(image, labels, visible(tips, labels))
 
 
-def lay(planes: Plane, labels: Labels, tips: npt.NDArray[np.float64], layer: Layer) -> npt.NDArray[np.float64]:
+def lay(
+    planes: Plane, labels: Labels, tips: npt.NDArray[np.float64], layer: Layer
+) -> npt.NDArray[np.float64]:
     """Put an instrument over the scene; returns the tips, its own and those it leaves in view."""
     planes *= 1 - layer.cover
     planes += layer.colour

@@ -205,7 +205,9 @@ def _blood(random: np.random.Generator, colour: Plane, unit: float) -> Plane | f
     shape = colour.shape[1:]
     noise = cut(random, "cloud", (shape[0], shape[1]), random.uniform(20, 90) * unit)
     noise = noise + 0.3 * cut(random, "rough", (shape[0], shape[1]), random.uniform(10, 40) * unit)
-    share = np.clip((noise - random.uniform(0.3, 1.6)) * random.uniform(1.5, 8), 0, 1) * random.uniform(0.4, 0.95)
+    share = np.clip((noise - random.uniform(0.3, 1.6)) * random.uniform(1.5, 8), 0, 1) * random.uniform(
+        0.4, 0.95
+    )
     blood = np.float32([random.uniform(0.25, 0.6), random.uniform(0.01, 0.08), random.uniform(0.01, 0.09)])
     for plane, value in zip(colour, blood, strict=True):
         plane += (value - plane) * share
@@ -227,7 +229,9 @@ def _lit(
     far = cut(random, "cloud", shape, random.uniform(140, 400) * unit) * 0.8 * random.random() ** 1.5
     rows, columns = grid(shape)
     centre = (shape[0] * random.uniform(0.2, 0.8), shape[1] * random.uniform(0.2, 0.8))
-    radius = ((rows - centre[0]) ** 2 + (columns - centre[1]) ** 2) / (shape[0] * random.uniform(0.7, 2.5)) ** 2
+    radius = ((rows - centre[0]) ** 2 + (columns - centre[1]) ** 2) / (
+        shape[0] * random.uniform(0.7, 2.5)
+    ) ** 2
     shade *= np.exp(far) / (1.0 + radius)
     lit = colour * shade
     lit += _highlights(random, slope_x, slope_y, wetness, unit) * np.minimum(shade, 1.2)
