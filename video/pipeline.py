@@ -15,9 +15,12 @@ from trocar.runtime.errors import DeviceError, InvalidInput
 from trocar.video.frames import Annotation, Frame, Quality, Shown, UInt8Array
 from trocar.video.gate import GateSettings
 from trocar.video.presenter import Counts, Display, Draw, LatencySettings, Presenter
+from trocar.video.privacy import PrivacySettings
+from trocar.video.recording import Recorder, Recording
 from trocar.video.remote import Remote, Task, WatchdogSettings, WorkerSpec
 from trocar.video.ring import Ring, Slot
 from trocar.video.source import Picture, Source, paced
+from trocar.video.tracker import Tracker, TrackerSettings
 
 # One decoded, three waiting to be shown, one shown, one in the model, one waiting for it, one annotated last,
 # one being drawn.
@@ -35,6 +38,8 @@ class VideoSettings:
     latency: LatencySettings = field(default_factory=LatencySettings)
     gate: GateSettings = field(default_factory=GateSettings)
     watchdog: WatchdogSettings = field(default_factory=WatchdogSettings)
+    tracker: TrackerSettings = field(default_factory=TrackerSettings)
+    privacy: PrivacySettings = field(default_factory=PrivacySettings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,17 +88,26 @@ def run_live(
     inspect: Inspect,
     settings: VideoSettings,
     stop: threading.Event,
+    recording: Recording | None = None,
 ) -> Summary:
     """Show a source as it comes, with annotations where they are in time.
 
     Returns when the source ends or `stop` is set. The model may be slow, hang, fail or die: see `Presenter`.
+    The recording is written, not closed.
 
     Raises
     ------
     InvalidInput
-        The source turned out to hold no frame, or broke off.
+        The source turned out to hold no frame, or broke off; the recording cannot be written.
     """
-    presenter = Presenter(settings.latency, settings.gate, draw=draw, display=display)
+    recorder = None if recording is None else Recorder(recording)
+
+    def show(shown: Shown) -> None:
+        display(shown)
+        if recorder is not None:
+            recorder.put(shown)
+
+    presenter = Presenter(settings.latency, settings.gate, settings.tracker, draw=draw, display=show)
     remote = Remote(worker, settings.watchdog, presenter.answered)
     rings = Rings(_LIVE_SLOTS)
     pictures = source.pictures() if source.live else paced(source.pictures())
@@ -107,13 +121,22 @@ def run_live(
                 presenter.counts.frames += 1
                 presenter.counts.dropped += 1
                 continue
-            frame = _decode(index, picture, slot, inspect)
+            frame = _decode(index, picture, slot)
             presenter.enqueue(frame, slot)
             remote.offer(frame, slot)
+            # While the model works: the picture does not wait for this.
+            quality = inspect(frame.image_bgr)
+            presenter.inspected(quality)
+            if recorder is not None:
+                recorder.inspected(index, quality)
+                if recorder.error is not None:
+                    break
             slot.release()
     finally:
         presenter.close()
         remote.close()
+        if recorder is not None:
+            recorder.close()
     if presenter.error is not None:
         raise presenter.error
     return _summary(source, presenter.counts, begun_s, presenter.flips, remote)
@@ -142,13 +165,15 @@ def run_offline(
     remote = Remote(worker, settings.watchdog, answers.put, depth=_OFFLINE_IN_FLIGHT)
     begun_s = time.monotonic()
     counts = Counts()
-    canvas = _Canvas()
+    canvas, tracker = _Canvas(), Tracker(settings.tracker)
     try:
         remote.wait_ready()
         for frame, slot in _offered(source, remote, answers, counts, inspect, stop):
             annotation, reason = answers.take(frame.index)
             if annotation is None:
                 annotation, reason = _again(remote, answers, frame, slot)
+            if annotation is not None:
+                annotation = tracker.track(annotation)
             counts.annotated += annotation is not None
             counts.failed += annotation is None
             counts.clean += annotation is None
@@ -175,7 +200,8 @@ def _offered(
             break
         while (slot := rings.slot(picture.height, picture.width)) is None:
             yield waiting.pop(0)
-        frame = _decode(index, picture, slot, inspect)
+        frame = _decode(index, picture, slot)
+        frame = replace(frame, quality=inspect(frame.image_bgr))
         counts.frames += 1
         answers.expect(frame.index)
         remote.offer(frame, slot)
@@ -242,10 +268,9 @@ class _Canvas:
         return Shown(frame, self._image, annotation, annotation is not None, reason, now_s, stage_ms)
 
 
-def _decode(index: int, picture: Picture, slot: Slot, inspect: Inspect) -> Frame:
+def _decode(index: int, picture: Picture, slot: Slot) -> Frame:
     picture.write(slot.image_bgr)
-    frame = Frame(index, picture.pts_s, time.monotonic(), slot.image_bgr)
-    return replace(frame, quality=inspect(slot.image_bgr))
+    return Frame(index, picture.pts_s, time.monotonic(), slot.image_bgr)
 
 
 def _summary(source: Source, counts: Counts, begun_s: float, flips: int, remote: Remote) -> Summary:

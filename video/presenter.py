@@ -16,10 +16,11 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from trocar.runtime.config import limits
-from trocar.video.frames import Annotation, Frame, Shown, UInt8Array
+from trocar.video.frames import Annotation, Frame, Quality, Shown, UInt8Array
 from trocar.video.gate import Gate, GateSettings
 from trocar.video.remote import SKIPPED, Task
 from trocar.video.ring import Slot
+from trocar.video.tracker import Tracker, TrackerSettings
 
 # The picture is looked at on every so many-th row and column for the overlap of two frames.
 _OVERLAP_STEP = 8
@@ -68,8 +69,18 @@ class Presenter:
     draw : draws overlay and badge.
     """
 
-    def __init__(self, latency: LatencySettings, gate: GateSettings, *, draw: Draw, display: Display) -> None:
+    def __init__(
+        self,
+        latency: LatencySettings,
+        gate: GateSettings,
+        tracker: TrackerSettings,
+        *,
+        draw: Draw,
+        display: Display,
+    ) -> None:
         self._latency = latency
+        self._tracker = Tracker(tracker)
+        self._quality = Quality()
         self._gate = Gate(gate)
         self._draw, self._display = draw, display
         self._changed = threading.Condition()
@@ -100,6 +111,11 @@ class Presenter:
         if lost is not None:
             lost.release()
 
+    def inspected(self, quality: Quality) -> None:
+        """Take the newest frame's quality; it is measured while the model runs."""
+        with self._changed:
+            self._quality = quality
+
     def answered(self, task: Task, annotation: Annotation | None, reason: str) -> None:
         """Take what came of a frame that was offered to the model."""
         now_s = time.monotonic()
@@ -127,10 +143,11 @@ class Presenter:
 
     def _accept(self, task: Task, annotation: Annotation, now_s: float) -> None:
         self.counts.annotated += 1
+        annotation = self._tracker.track(annotation)
         before, self._newest = self._newest, replace(task, slot=task.slot.retain())
         self._gate.answered(
             annotation,
-            task.frame.quality,
+            self._quality,
             overlap=_overlap(self._annotation, annotation),
             in_time=now_s - task.frame.captured_at_s <= self._latency.soft_ms / 1000,
         )

@@ -43,11 +43,11 @@ class PrivacyGuard:
         self.outside = False
         self.blurred = 0
 
-    def guard(self, image_bgr: UInt8Array, quality: Quality) -> None:
-        """Blur an image in place if it has to be."""
+    def guard(self, image_bgr: UInt8Array, quality: Quality) -> bool:
+        """Blur an image in place if it has to be; whether it was."""
         one = self._settings
         if not one.blur_out_of_body:
-            return
+            return False
         if quality.out_of_body > one.outside:
             self.outside, self._inside = True, 0
         elif self.outside:
@@ -56,6 +56,7 @@ class PrivacyGuard:
         if self.outside:
             self.blurred += 1
             coarsen(image_bgr)
+        return self.outside
 
 
 def coarsen(image_bgr: UInt8Array) -> None:

@@ -126,7 +126,7 @@ def test_a_model_that_sends_nonsense_is_never_drawn() -> None:
 
 def test_a_bad_picture_turns_overlays_off_and_a_good_one_on_again() -> None:
     def smoky(image: UInt8Array) -> Quality:
-        return Quality(smoke=0.9 if 60 <= image[0, 0, 0] < 100 else 0.1)
+        return Quality(smoke=0.9 if 60 <= image[-1, -1, 0] < 100 else 0.1)
 
     screen, _ = live(double(ms=1), 200, inspect=smoky)
     during = [reason for index, on, reason in screen.shown if 66 <= index < 100 and not on]

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from trocar.video.sinks.base import Stream, Whole, instance_mask
 from trocar.video.frames import Shown
+from trocar.video.sinks.base import Stream, Whole, instance_mask
 
 
 class CocoSink:

@@ -85,9 +85,10 @@ class YoloSink:
         """Write the frame's file; a frame without instances has an empty one."""
         height, width = shown.frame.image_bgr.shape[:2]
         lines = []
-        for one in shown.annotation.instances if shown.annotation is not None else ():
+        annotation = shown.annotation
+        for one in annotation.instances if annotation is not None else ():
             kind = self._stream.objects.index(one.label)
-            mask = instance_mask(shown.annotation, one)
+            mask = instance_mask(annotation, one)
             for part in outlines(mask):
                 # Pixel centres, as shares of the frame.
                 points = (part + 0.5) / (width, height)
@@ -117,6 +118,7 @@ def frame_document(shown: Shown) -> dict[str, object]:
         "pts_s": round(shown.frame.pts_s, 6),
         "ai_on": shown.ai_on,
         "reason": shown.reason,
+        "annotated_frame": None if shown.annotation is None else shown.annotation.frame_index,
         "stage_ms": {name: round(value, 3) for name, value in shown.stage_ms.items()},
         "quality": {name: round(getattr(quality, name), 4) for name in quality.__slots__},
         "instances": [
