@@ -12,6 +12,7 @@ void bind_geometry(nb::module_& module);
 void bind_dose(nb::module_& module);
 void bind_dvh(nb::module_& module);
 void bind_anneal(nb::module_& module);
+void bind_postprocess(nb::module_& module);
 }  // namespace trocar
 
 NB_MODULE(_native, module) {
@@ -21,4 +22,5 @@ NB_MODULE(_native, module) {
   trocar::bind_dose(module);
   trocar::bind_dvh(module);
   trocar::bind_anneal(module);
+  trocar::bind_postprocess(module);
 }
