@@ -12,6 +12,7 @@ void bind_geometry(nb::module_& module);
 void bind_dose(nb::module_& module);
 void bind_dvh(nb::module_& module);
 void bind_anneal(nb::module_& module);
+void bind_overlay(nb::module_& module);
 void bind_postprocess(nb::module_& module);
 }  // namespace trocar
 
@@ -22,5 +23,6 @@ NB_MODULE(_native, module) {
   trocar::bind_dose(module);
   trocar::bind_dvh(module);
   trocar::bind_anneal(module);
+  trocar::bind_overlay(module);
   trocar::bind_postprocess(module);
 }
