@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "arrays.h"
+#include "image.h"
 #include "overlay.h"
 
 namespace nb = nanobind;
@@ -21,6 +22,7 @@ void overlay(nb::handle frame_object, nb::handle labels_object, const Table& tab
   frame.require_dtype<uint8_t>();
   frame.require_shape({-1, -1, 3}, "rows x columns x 3 channels");
   frame.require_dense(1);
+  require_pixels(frame, frame.shape(0), frame.shape(1));
   const View labels = arrays.input("labels", labels_object);
   labels.require_dtype<uint8_t>();
   labels.require_shape({frame.shape(0), frame.shape(1)}, "rows x columns, as frame");

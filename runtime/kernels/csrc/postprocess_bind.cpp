@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "arrays.h"
+#include "image.h"
 #include "postprocess.h"
 
 namespace nb = nanobind;
@@ -17,12 +18,6 @@ namespace {
 
 constexpr int64_t kLabels = 256;
 using Crop = std::tuple<int64_t, int64_t, int64_t, int64_t>;
-
-void require_pixels(const View& image, int64_t rows, int64_t columns) {
-  if (rows * columns > kMaxExtent) {
-    refuse(image.name(), "at most " + std::to_string(kMaxExtent) + " pixels", "shape " + image.shape_text());
-  }
-}
 
 void take_logits(Postprocess& call, const View& logits) {
   logits.require_dtype<float, Half>();

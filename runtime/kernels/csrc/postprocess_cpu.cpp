@@ -272,7 +272,7 @@ void run_postprocess(const Postprocess& call, int, std::uintptr_t) {
   std::int32_t faults = 0;
   Tile tile;
   Decided decided;
-  for (std::int32_t first = 0; first < call.columns; first += kTile) {
+  for (std::int32_t first = 0; first < call.columns && call.rows > 0; first += kTile) {
     lay_tile(tile, call, first);
     for (std::int32_t row = 0; row < call.rows; ++row) {
       faults += decide_row(call, tile, row, decided);
