@@ -44,8 +44,13 @@ class OnDevice {
 template <typename... Parameters, typename... Arguments>
 void launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t stream,
             Arguments&&... arguments) {
-  kernel<<<grid, block, shared_bytes, stream> > >(static_cast<Parameters>(arguments)...);
-  check_cuda(cudaGetLastError(), "CUDA kernel launch");
+  cudaLaunchConfig_t config = {};
+  config.gridDim = grid;
+  config.blockDim = block;
+  config.dynamicSmemBytes = shared_bytes;
+  config.stream = stream;
+  check_cuda(cudaLaunchKernelEx(&config, kernel, std::forward<Arguments>(arguments)...),
+             "CUDA kernel launch");
 }
 
 // `name` is the block's dynamic shared memory, as bytes aligned for any type.
