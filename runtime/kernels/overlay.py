@@ -50,7 +50,9 @@ def palette(colours: Mapping[int, Colour], *, alpha: float | Mapping[int, float]
         if not 0 <= label < _CLASSES:
             raise InvalidInput(f"colours: expected classes from 0 to 255, got {label}")
         if len(colour) != 3 or not all(0 <= value <= 255 for value in colour):
-            raise InvalidInput(f"colours: expected three values from 0 to 255 for class {label}, got {colour}")
+            raise InvalidInput(
+                f"colours: expected three values from 0 to 255 for class {label}, got {colour}"
+            )
         opacity = alpha if isinstance(alpha, float | int) else alpha.get(label)
         if opacity is None or not 0 <= opacity <= 1:
             raise InvalidInput(f"alpha: expected an opacity from 0 to 1 for class {label}, got {opacity}")
@@ -64,10 +66,10 @@ def overlay(
 ) -> None:
     """Paint classes over a frame, in place.
 
-    A pixel of a drawn class becomes (value * (256 - weight) + colour * weight + 128) // 256. It is the class's
-    colour alone where it lies on a contour: where, within `contour` pixels along rows, columns and diagonals
-    and inside the frame, a pixel has another label. So the line lies inside its class, also towards classes
-    that are not drawn, and there is none along the frame's edge. Equals `overlay_reference` bit for bit.
+    A pixel of a drawn class becomes (value * (256 - weight) + colour * weight + 128) // 256. On a contour it
+    is the class's colour alone: where, within `contour` pixels along rows, columns and diagonals and inside
+    the frame, a pixel has another label. So the line lies inside its class, also towards classes that are
+    not drawn, and there is none along the frame's edge. Equals `overlay_reference` bit for bit.
 
     Parameters
     ----------

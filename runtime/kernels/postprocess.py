@@ -18,7 +18,14 @@ Float32Array = npt.NDArray[np.float32]
 _MODES = ("argmax", "sigmoid")
 _LARGEST = 2**31 - 1
 _TO_INTEGER = np.float32(12582912.0)
-_POLYNOMIAL = (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1)
+_POLYNOMIAL = (
+    1.9875691500e-4,
+    1.3981999507e-3,
+    8.3334519073e-3,
+    4.1665795894e-2,
+    1.6666665459e-1,
+    5.0000001201e-1,
+)
 
 
 def postprocess(
@@ -110,16 +117,20 @@ def postprocess_reference(
     if faults is not None:
         faults[0] = count
     elif count:
-        raise InvalidInput(f"logits: expected finite values, got NaN or infinite ones in {count} network pixels")
+        raise InvalidInput(
+            f"logits: expected finite values, got NaN or infinite ones in {count} network pixels"
+        )
 
 
 def nearest_source(targets: int, sources: int) -> npt.NDArray[np.int64]:
     """Find the source pixel under the centre of each target pixel, where `sources` span `targets`."""
-    return (2 * np.arange(targets, dtype=np.int64) + 1) * sources // (2 * targets) if targets else np.arange(0)
+    return (
+        (2 * np.arange(targets, dtype=np.int64) + 1) * sources // (2 * targets) if targets else np.arange(0)
+    )
 
 
 def exp_of_negative(x: Float32Array) -> Float32Array:
-    """exp of x <= 0 in float32 steps, not below exp(-87): what the kernels compute, within 2 ulp.
+    """Exponential of x <= 0 in float32 steps, not below exp(-87): what the kernels compute, within 2 ulp.
 
     Range reduction and polynomial of expf in the Cephes library (S. L. Moshier).
     """
@@ -130,15 +141,15 @@ def exp_of_negative(x: Float32Array) -> Float32Array:
     for coefficient in _POLYNOMIAL[1:]:
         p = p * r + np.float32(coefficient)
     p = (p * (r * r) + r) + np.float32(1)
-    power: Float32Array = ((n.astype(np.int32) + 127) << 23).view(np.float32)
-    return p * power
+    power = ((n.astype(np.int32) + 127) << 23).view(np.float32)
+    return np.asarray(p * power, dtype=np.float32)
 
 
 def _decide(
     logits: Float32Array, mode: Mode, threshold: np.float32
 ) -> tuple[npt.NDArray[np.int64], Float32Array, npt.NDArray[np.bool_]]:
     """Label, confidence and whether all logits are finite, of each network pixel."""
-    finite = np.isfinite(logits).all(axis=0)
+    finite: npt.NDArray[np.bool_] = np.all(np.isfinite(logits), axis=0)
     logits = np.where(finite, logits, np.float32(0))
     strongest, channel = logits.max(axis=0), logits.argmax(axis=0)
     if mode == "sigmoid":

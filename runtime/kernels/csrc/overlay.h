@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "hd.h"
+#include "work.h"
 
 namespace trocar {
 
@@ -53,6 +54,6 @@ struct Overlay {
 };
 
 // The CPU is done when this returns; a GPU has it in its stream.
-void run_overlay(const Overlay& call, const Palette& palette, int device, std::uintptr_t stream);
+void run_overlay(const Overlay& call, const Palette& palette, const Work& work);
 
 }  // namespace trocar

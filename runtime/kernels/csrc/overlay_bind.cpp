@@ -44,7 +44,7 @@ void overlay(nb::handle frame_object, nb::handle labels_object, const Table& tab
                         static_cast<int32_t>(frame.shape(1)),
                         static_cast<int32_t>(contour)};
   nb::gil_scoped_release release;
-  run_overlay(call, palette, arrays.device_id(), stream);
+  run_overlay(call, palette, {1, arrays.device_id(), stream});
 }
 
 }  // namespace

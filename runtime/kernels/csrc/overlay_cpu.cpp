@@ -144,7 +144,7 @@ void paint_row(std::uint8_t* pixels, const std::uint8_t* labels, const std::uint
 
 }  // namespace
 
-void run_overlay(const Overlay& call, const Palette& palette, int, std::uintptr_t) {
+void run_overlay(const Overlay& call, const Palette& palette, const Work&) {
   const Paints paints(palette);
   std::uint8_t edges[kTile] = {};
   for (std::int32_t y = 0; y < call.height; ++y) {

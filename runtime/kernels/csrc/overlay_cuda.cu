@@ -62,12 +62,12 @@ __global__ void __launch_bounds__(kWidth* kHeight) paint_kernel(const Overlay ca
 
 }  // namespace
 
-void run_overlay(const Overlay& call, const Palette& palette, int device, std::uintptr_t stream) {
-  const OnDevice on(device);
+void run_overlay(const Overlay& call, const Palette& palette, const Work& work) {
+  const OnDevice on(work.device);
   const unsigned columns = (static_cast<unsigned>(call.width) + kWidth - 1) / kWidth;
   const unsigned rows = (static_cast<unsigned>(call.height) + kHeight - 1) / kHeight;
   launch(paint_kernel, dim3(columns, rows < 65535 ? rows : 65535), dim3(kWidth, kHeight), 0,
-         reinterpret_cast<cudaStream_t>(stream), call, palette);
+         reinterpret_cast<cudaStream_t>(work.stream), call, palette);
 }
 
 }  // namespace trocar

@@ -9,6 +9,7 @@
 
 #include "half.h"
 #include "hd.h"
+#include "work.h"
 
 namespace trocar {
 
@@ -154,6 +155,6 @@ struct Postprocess {
 };
 
 // The CPU is done when this returns; a GPU has it in its stream.
-void run_postprocess(const Postprocess& call, int device, std::uintptr_t stream);
+void run_postprocess(const Postprocess& call, const Work& work);
 
 }  // namespace trocar

@@ -88,7 +88,7 @@ void take_view(Postprocess& call, const std::optional<Crop>& crop) {
 void require_finite(int32_t faults) {
   if (faults == 0) return;
   throw InvalidInput("logits: expected finite values, got NaN or infinite ones in " + std::to_string(faults) +
-                     (faults == 1 ? " network pixel" : " network pixels"));
+                     " network pixels");
 }
 
 void postprocess(nb::handle logits_object, nb::handle labels_object, nb::handle confidence_object,
@@ -133,7 +133,7 @@ void postprocess(nb::handle logits_object, nb::handle labels_object, nb::handle 
   take_view(call, crop);
   {
     nb::gil_scoped_release release;
-    run_postprocess(call, arrays.device_id(), stream);
+    run_postprocess(call, {1, arrays.device_id(), stream});
   }
   require_finite(faults_here);
 }

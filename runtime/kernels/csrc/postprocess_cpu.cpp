@@ -265,7 +265,7 @@ void zero_outside(const Postprocess& call) {
 
 }  // namespace
 
-void run_postprocess(const Postprocess& call, int, std::uintptr_t) {
+void run_postprocess(const Postprocess& call, const Work&) {
   zero_outside(call);
   Totals totals(call);
   const bool counted = call.areas != nullptr || call.boxes != nullptr;

@@ -146,9 +146,9 @@ unsigned blocks_of(std::int32_t values, int block) {
 
 }  // namespace
 
-void run_postprocess(const Postprocess& call, int device, std::uintptr_t stream_handle) {
-  const OnDevice on(device);
-  const cudaStream_t stream = reinterpret_cast<cudaStream_t>(stream_handle);
+void run_postprocess(const Postprocess& call, const Work& work) {
+  const OnDevice on(work.device);
+  const cudaStream_t stream = reinterpret_cast<cudaStream_t>(work.stream);
   launch(begin_kernel, 1, kThreads, 0, stream, call);
   if (outside_area(call.height, call.width, call.view) > 0) {
     const unsigned rows = static_cast<unsigned>(call.height < 65535 ? call.height : 65535);
