@@ -13,6 +13,8 @@ void bind_dose(nb::module_& module);
 void bind_dvh(nb::module_& module);
 void bind_anneal(nb::module_& module);
 void bind_preprocess(nb::module_& module);
+void bind_overlay(nb::module_& module);
+void bind_postprocess(nb::module_& module);
 }  // namespace trocar
 
 NB_MODULE(_native, module) {
@@ -23,4 +25,6 @@ NB_MODULE(_native, module) {
   trocar::bind_dvh(module);
   trocar::bind_anneal(module);
   trocar::bind_preprocess(module);
+  trocar::bind_overlay(module);
+  trocar::bind_postprocess(module);
 }
