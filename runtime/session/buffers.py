@@ -1,4 +1,4 @@
-"""Buffers that a session reads and writes in place: on the host, pinned where a GPU copies from them, or on it.
+"""Buffers for a session to read and write in place: on the host, pinned where a GPU copies, or on the GPU.
 
 Pinned memory comes from the driver, so that it serves ONNX Runtime, TensorRT and kernels alike. None of this
 has been run on a GPU: the tests hold the calls against a stand-in for the driver.
@@ -73,9 +73,8 @@ class DeviceBuffer:
     def upload(self, values: Array) -> None:
         """Copy from the host: an array of this shape and dtype."""
         if values.shape != self.shape or values.dtype != self._dtype:
-            raise InvalidInput(
-                f"expected {self._dtype.name} {list(self.shape)}, got {values.dtype.name} {list(values.shape)}"
-            )
+            expected = f"{self._dtype.name} {list(self.shape)}"
+            raise InvalidInput(f"expected {expected}, got {values.dtype.name} {list(values.shape)}")
         self._value.update_inplace(np.ascontiguousarray(values))
 
     def download(self) -> Array:
@@ -136,7 +135,7 @@ def _pinned(size_bytes: int) -> Array:
         driver.cuCtxPopCurrent_v2(ctypes.byref(ctypes.c_void_p()))
     block = (ctypes.c_uint8 * size_bytes).from_address(pointer.value or 0)
     weakref.finalize(block, _give_back, driver, context, pointer)
-    array = np.frombuffer(block, np.uint8)
+    array: Array = np.frombuffer(memoryview(block), np.uint8)
     array[:] = 0
     return array
 

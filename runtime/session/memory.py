@@ -15,7 +15,7 @@ Array = npt.NDArray[Any]
 
 
 class DeviceArray(Protocol):
-    """Memory of a CUDA device: an array of CuPy or torch, or `trocar.runtime.session.buffers.device_array`."""
+    """Memory of a CUDA device: an array of CuPy or torch, or what `buffers.device_array` makes."""
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
