@@ -10,7 +10,9 @@ from pathlib import Path
 from trocar.runtime.errors import DeviceError, InvalidInput
 
 DEVICES = ("auto", "cpu", "cuda")
-_CUDA_LIBRARY = "libcuda.so.1"
+CUDA_LIBRARY = "libcuda.so.1"
+# What ONNX Runtime's provider is linked against.
+_TENSORRT_LIBRARY = "libnvinfer.so.10"
 _NAME_BYTES = 256
 
 
@@ -63,12 +65,24 @@ def cpu(why: str) -> Device:
     return Device("cpu", _cpu_name(), why)
 
 
+def tensorrt_failure() -> str | None:
+    """Say why TensorRT's library cannot be loaded; None where it can.
+
+    A provider that lacks its library says so on stderr in many lines; this asks before it does.
+    """
+    try:
+        ctypes.CDLL(_TENSORRT_LIBRARY)
+    except OSError:
+        return f"{_TENSORRT_LIBRARY} is not there"
+    return None
+
+
 def _cuda_device() -> Device | str:
     """Ask the driver for its first device; a reason where there is none."""
     try:
-        driver = ctypes.CDLL(_CUDA_LIBRARY)
+        driver = ctypes.CDLL(CUDA_LIBRARY)
     except OSError:
-        return f"{_CUDA_LIBRARY} is not there"
+        return f"{CUDA_LIBRARY} is not there"
     count, handle = ctypes.c_int(), ctypes.c_int()
     name = ctypes.create_string_buffer(_NAME_BYTES)
     steps = (
