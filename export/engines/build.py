@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -26,7 +27,7 @@ from trocar.export.engines.types import (
 from trocar.runtime.errors import DeviceError, InvalidInput
 from trocar.runtime.session.cuda import Gpu, find_gpu
 
-WORKER = "trocar.export.engines.worker"
+_WORKER = Path(__file__).with_name("worker.py")
 _TOLD_CHARACTERS = 300
 
 
@@ -110,7 +111,7 @@ def build_engine(
         layers_from=facts["layers_from"],
         build_seconds=facts["seconds"],
         cached=found is not None,
-        fixed_addresses=facts["fixed_addresses"],
+        reproducible=facts["reproducible"],
     )
 
 
@@ -158,9 +159,15 @@ def _run_worker(
         (folder / "order.json").write_text(json.dumps(asked))
         if order["timings"] is not None:
             (folder / "timings").write_bytes(order["timings"])
-        command = [sys.executable, "-m", WORKER, module, name]
+        # Python's own settings would change what lies in memory before the build.
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
         with subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=stderr, text=True
+            [sys.executable, "-P", "-B", str(_WORKER), module, name, str(_installed_in(module))],
+            env=environment | {"PYTHONHASHSEED": "0"},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
         ) as process:
             try:
                 last = shown(map(json.loads, process.stdout or ()), progress)
@@ -168,7 +175,7 @@ def _run_worker(
                 process.kill()
                 raise
         if last.get("event") == "built":
-            facts = {each: last[each] for each in ("seconds", "layers_from", "fixed_addresses")}
+            facts = {each: last[each] for each in ("seconds", "layers_from", "reproducible")}
             facts["layers"] = json.loads((folder / "layers.json").read_text())
             timed = (folder / "timings").read_bytes() if order["timings"] is not None else None
             return facts, (folder / "engine").read_bytes(), timed
@@ -177,6 +184,12 @@ def _run_worker(
         stderr.seek(0)
         told = last.get("message") or _line(stderr.read().decode(errors="replace"))[-_TOLD_CHARACTERS:]
         raise DeviceError(f"{module} failed while it built: {_ended(process.returncode)}{told}")
+
+
+def _installed_in(module: str) -> Path:
+    """Return the folder from which a module that was imported can be imported again."""
+    file = Path(str(sys.modules[module].__file__))
+    return file.parents[1] if file.name == "__init__.py" else file.parent
 
 
 def _ended(code: int) -> str:

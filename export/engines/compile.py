@@ -1,6 +1,7 @@
 """Drives TensorRT or TensorRT-RTX, whose classes are the same, from ONNX bytes to an engine.
 
-The library is given, not imported: a test gives one that records what it is asked.
+The library is given, not imported: a test gives one that records what it is asked. The worker reads this file
+by itself, so nothing of trocar is imported here.
 """
 
 from __future__ import annotations
@@ -10,11 +11,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from trocar.runtime.errors import InvalidInput
-
 Listener = Callable[[dict[str, Any]], None]
 _MOST_CHARACTERS = 600
 _MOST_ERRORS = 3
+
+
+class Refused(Exception):
+    """The library cannot read or build the network; `build_engine` makes it an `InvalidInput`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +52,7 @@ def compile_network(trt: Any, model: bytes, order: Order, listener: Listener) ->
 
     Raises
     ------
-    InvalidInput
+    Refused
         The library cannot read or build the network; the message names the node.
     """
     log = _make_log(trt)
@@ -66,7 +69,7 @@ def compile_network(trt: Any, model: bytes, order: Order, listener: Listener) ->
     built = builder.build_serialized_network(network, config)
     if built is None:
         what = f"for {', '.join(order.capabilities)}" if order.capabilities else "for this GPU"
-        raise InvalidInput(f"{trt.__name__} cannot build the network {what}: {_told(log)}")
+        raise Refused(f"{trt.__name__} cannot build the network {what}: {_told(log)}")
     engine = bytes(memoryview(built))
     inspected = _inspect(trt, engine, log) if not order.capabilities else None
     return Compiled(
@@ -121,7 +124,7 @@ def _parse(trt: Any, network: Any, model: bytes, log: Any) -> None:
         return
     errors = [parser.get_error(index) for index in range(parser.num_errors)]
     said = [_parser_error(error) for error in errors[:_MOST_ERRORS]]
-    raise InvalidInput(f"{trt.__name__} cannot read the model: {'; '.join(said) or _told(log)}")
+    raise Refused(f"{trt.__name__} cannot read the model: {'; '.join(said) or _told(log)}")
 
 
 def _parser_error(error: Any) -> str:
@@ -135,7 +138,7 @@ def _aim(trt: Any, config: Any, capabilities: Sequence[str]) -> None:
     for index, name in enumerate(capabilities):
         if name not in known:
             has = ", ".join(sorted(each for each in known if each.startswith("sm")))
-            raise InvalidInput(f"expected a compute capability of {has}, got {name!r}")
+            raise Refused(f"expected a compute capability of {has}, got {name!r}")
         config.set_compute_capability(known[name], index)
 
 
@@ -145,7 +148,7 @@ def _add_profile(builder: Any, network: Any, config: Any, batch: tuple[int, int,
     for tensor in (network.get_input(index) for index in range(network.num_inputs)):
         shape = tuple(tensor.shape)
         if -1 in shape[1:]:
-            raise InvalidInput(f"input {tensor.name}: expected a dynamic batch and no other, got {list(shape)}")
+            raise Refused(f"input {tensor.name}: expected a dynamic batch and no other, got {list(shape)}")
         if shape[:1] == (-1,):
             profile.set_shape(tensor.name, *((size, *shape[1:]) for size in batch))
             dynamic = True

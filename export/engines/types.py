@@ -57,8 +57,8 @@ class EngineFacts:
     layers_from : `engine` or `network`.
     build_seconds : what the build took, when it was built.
     cached : whether it came from the cache.
-    fixed_addresses : whether it was built with addresses that are not randomised, on which the compiler's
-        names of inner values depend: only then does the same build give the same bytes.
+    reproducible : whether it was built so that the same build gives the same bytes on this installation: by
+        TensorRT-RTX, where the kernel lets a process have fixed addresses.
     """
 
     engine: bytes
@@ -73,7 +73,7 @@ class EngineFacts:
     layers_from: str
     build_seconds: float
     cached: bool
-    fixed_addresses: bool
+    reproducible: bool
 
     @property
     def sha256(self) -> str:

@@ -24,8 +24,11 @@ def pair(feeds: Mapping[str, Array]) -> dict[str, Array]:
     return {"total": left + right, "difference": left - right}
 
 
-@pytest.fixture(params=["fake", "ort", "ort-2-threads"])
+@pytest.fixture(params=["fake", "ort", "ort-2-threads", "tensorrt"])
 def session(request: pytest.FixtureRequest, graphs: Path) -> Session:
+    if request.param == "tensorrt":
+        # Its library and driver are stand-ins: no engine runs without a GPU.
+        return request.getfixturevalue("open_pair_engine")()
     if request.param == "fake":
         return FakeSession(
             [TensorSpec("left", "float32", AXES), TensorSpec("right", "float32", AXES)],
@@ -49,7 +52,7 @@ def test_it_says_its_tensors(session: Session) -> None:
 
 
 def test_it_says_what_runs_it_and_why(session: Session) -> None:
-    assert session.provider in ("fake", "CPUExecutionProvider", "CUDAExecutionProvider")
+    assert session.provider in ("fake", "CPUExecutionProvider", "CUDAExecutionProvider", "tensorrt")
     assert session.device.kind in ("cpu", "cuda")
     assert "\n" not in str(session.device)
     assert session.device.why
