@@ -1,4 +1,4 @@
-"""What a surgeon sees of an annotation: classes and their outlines, tips, numbers; or a badge that says AI off."""
+"""What a surgeon sees of an annotation: classes, outlines, tips, numbers; or a badge that says AI off."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import cv2
 
 from trocar.runtime.kernels.overlay import Palette, overlay, palette
 from trocar.video.frames import Annotation, UInt8Array
-from trocar.video.types import PALETTE_RGB
+from trocar.video.types import INSTRUMENT, PALETTE_RGB
 
 _ALPHA = 0.35
 _TIP_BGR = (255, 255, 255)
@@ -21,7 +21,8 @@ _POLYP_BGR = (0, 158, 230)
 
 def instrument_palette() -> Palette:
     """Return the colours of the annotator's classes, in a BGR frame's order."""
-    return _palette({int(label): (b, g, r) for label, (r, g, b) in PALETTE_RGB.items() if (r, g, b) != (0, 0, 0)})
+    colours = {int(label): PALETTE_RGB[label] for label in INSTRUMENT}
+    return _palette({label: (blue, green, red) for label, (red, green, blue) in colours.items()})
 
 
 def object_palette() -> Palette:

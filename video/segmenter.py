@@ -1,7 +1,7 @@
 """One frame through a model: preprocess kernel, session, postprocess kernel, instances.
 
-Everything a frame needs is allocated once: the network's tensors, bound to the session, and the small label map
-in which instances are found.
+Everything a frame needs is allocated once: the network's tensors, bound to the session, and the small label
+map in which instances are found.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def recipe(manifest: Manifest) -> Recipe:
         )
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise ManifestMismatch(
-            f"{manifest.name}/{manifest.version}: expected a model that annotates frames: its manifest lacks {error}"
+            f"{manifest.name}/{manifest.version}: expected a model of frames; its manifest lacks {error}"
         ) from error
 
 
@@ -194,7 +194,7 @@ class Segmenter:
         if self._tips is None:
             return None
         stride, heat = self._how.tip_stride, self._tips[0, 0]
-        padded = cv2.copyMakeBorder(region.astype(np.uint8), *([_TIP_REACH_PX] * 4), cv2.BORDER_CONSTANT, value=0)
+        padded = np.pad(region.astype(np.uint8), _TIP_REACH_PX)
         reach = 2 * _TIP_REACH_PX + 1
         near = cv2.dilate(padded, np.ones((reach, reach), np.uint8))
         rows = (np.arange(heat.shape[0]) * stride + stride // 2) - top + _TIP_REACH_PX
@@ -219,5 +219,3 @@ class _Clock:
         now_s = time.monotonic()
         self.laps_ms[name] = 1000 * (now_s - self._last_s)
         self._last_s = now_s
-
-

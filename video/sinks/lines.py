@@ -85,14 +85,13 @@ class YoloSink:
         """Write the frame's file; a frame without instances has an empty one."""
         height, width = shown.frame.image_bgr.shape[:2]
         lines = []
-        annotation = shown.annotation
-        for one in annotation.instances if annotation is not None else ():
-            kind = self._stream.objects.index(one.label)
-            mask = instance_mask(annotation, one)
-            for part in outlines(mask):
-                # Pixel centres, as shares of the frame.
-                points = (part + 0.5) / (width, height)
-                lines.append(f"{kind} " + " ".join(f"{value:.{_YOLO_DIGITS}f}" for value in points.ravel()))
+        if (annotation := shown.annotation) is not None:
+            for one in annotation.instances:
+                kind = self._stream.objects.index(one.label)
+                for part in outlines(instance_mask(annotation, one)):
+                    # Pixel centres, as shares of the frame.
+                    points = ((part + 0.5) / (width, height)).ravel()
+                    lines.append(f"{kind} " + " ".join(f"{value:.{_YOLO_DIGITS}f}" for value in points))
         name = f"{Path(self._stream.name).stem}_{shown.frame.index:06d}.txt"
         with writing(self._path):
             (self._partial / "labels" / name).write_text("".join(f"{line}\n" for line in lines))
