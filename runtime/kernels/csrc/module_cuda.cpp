@@ -8,6 +8,7 @@ namespace nb = nanobind;
 namespace trocar {
 void bind_device(nb::module_& module);
 void bind_dose(nb::module_& module);
+void bind_preprocess(nb::module_& module);
 }  // namespace trocar
 
 NB_MODULE(_cuda, module) {
@@ -15,4 +16,5 @@ NB_MODULE(_cuda, module) {
   trocar::bind_errors();
   trocar::bind_device(module);
   trocar::bind_dose(module);
+  trocar::bind_preprocess(module);
 }

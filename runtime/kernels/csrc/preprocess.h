@@ -7,6 +7,7 @@
 
 #include "half.h"
 #include "hd.h"
+#include "work.h"
 
 namespace trocar {
 
@@ -120,7 +121,7 @@ struct PreprocessTask {
 };
 
 // Does a checked task on the module's device: preprocess_cpu.cpp or preprocess_cuda.cu.
-void run_preprocess(const PreprocessTask& task, int device, uintptr_t stream);
+void run_preprocess(const PreprocessTask& task, const Work& work);
 
 template <int kChannels>
 TROCAR_HD void bilinear_levels(const Plane& plane, const Tap& row, const Tap& column, float* level) {

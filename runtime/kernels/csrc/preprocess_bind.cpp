@@ -131,7 +131,7 @@ void preprocess(nb::handle src_array, nb::handle chroma_array, nb::handle out_ar
     task.bias[c] = bias[plane];
   }
   nb::gil_scoped_release release;
-  run_preprocess(task, arrays.device_id(), stream);
+  run_preprocess(task, {1, arrays.device_id(), stream});
 }
 
 }  // namespace

@@ -26,7 +26,7 @@ constexpr int kPad = 8;      // samples read past the last one, with weight 0
 
 using ToHalves = void (*)(const float*, Half*, int);
 
-TROCAR_CLONES void to_halves(const float* __restrict values, Half* __restrict halves, int count) {
+TROCAR_CLONES_FROM_V2 void to_halves(const float* __restrict values, Half* __restrict halves, int count) {
   for (int i = 0; i < count; ++i) halves[i] = float_to_half(values[i]);
 }
 
@@ -94,7 +94,7 @@ TROCAR_HD int16_t blend16(int16_t a, int16_t b, int16_t weight) {
   return static_cast<int16_t>(a + static_cast<int16_t>(((apart * weight >> 14) + 1) >> 1));
 }
 
-TROCAR_CLONES void blend_rows(const uint8_t* __restrict above, const uint8_t* __restrict below, int16_t weight,
+TROCAR_CLONES_FROM_V2 void blend_rows(const uint8_t* __restrict above, const uint8_t* __restrict below, int16_t weight,
                               int16_t* __restrict samples, int count) {
   for (int i = 0; i < count; ++i) {
     const int16_t a = static_cast<int16_t>(above[i] << kLevelBits);
@@ -146,7 +146,7 @@ struct GreyColumns {
   TROCAR_HD void operator()(int k, float* levels) const { levels[0] = level(k); }
 };
 
-TROCAR_CLONES void bilinear_grey(const int16_t* samples, const Columns<1>& columns, int width,
+TROCAR_CLONES_FROM_V2 void bilinear_grey(const int16_t* samples, const Columns<1>& columns, int width,
                                  const RowOut& out) {
   int32_t words[kBlock];
   for (int x = 0; x < width; x += kBlock) {
@@ -166,7 +166,7 @@ struct ColourColumns {
 };
 
 // A pixel is picked with one channel of the next: four lanes.
-TROCAR_CLONES void bilinear_interleaved(const int16_t* samples, const Columns<4>& columns, int width,
+TROCAR_CLONES_FROM_V2 void bilinear_interleaved(const int16_t* samples, const Columns<4>& columns, int width,
                                         const RowOut& out) {
   int32_t here[2 * kBlock], next[2 * kBlock];
   int16_t a[4 * kBlock], b[4 * kBlock];
@@ -197,7 +197,7 @@ struct YuvColumns {
   }
 };
 
-TROCAR_CLONES void bilinear_nv12(const int16_t* luma, const Columns<1>& columns, const int16_t* chroma,
+TROCAR_CLONES_FROM_V2 void bilinear_nv12(const int16_t* luma, const Columns<1>& columns, const int16_t* chroma,
                                  const Columns<1>& chroma_columns, const ColourMatrix& matrix, int width,
                                  const RowOut& out) {
   int32_t luma_words[kBlock], chroma_words[2 * kBlock];
@@ -421,7 +421,7 @@ void run(const PreprocessTask& task) {
 
 }  // namespace
 
-void run_preprocess(const PreprocessTask& task, int, uintptr_t) {
+void run_preprocess(const PreprocessTask& task, const Work&) {
   if (!task.out_rows || !task.out_columns) return;
   switch (task.layout) {
     case Layout::kGrey:
