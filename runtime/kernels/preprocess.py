@@ -139,7 +139,8 @@ def _rgb_of_yuv(luma: Float32Array, chroma: Float32Array, coefficients: tuple[fl
     grey = (luma[..., 0] - np.float32(16)) * of_luma
     u, v = chroma[..., 0] - np.float32(128), chroma[..., 1] - np.float32(128)
     rgb = np.stack([grey + v * red_v, (grey + u * green_u) + v * green_v, grey + u * blue_u], axis=-1)
-    return np.clip(rgb, np.float32(0), np.float32(255)) + np.float32(0)
+    clipped: Float32Array = np.clip(rgb, np.float32(0), np.float32(255)) + np.float32(0)
+    return clipped
 
 
 def _bilinear(
@@ -198,10 +199,9 @@ def _planes(src: Any, pixel_format: PixelFormat) -> tuple[Any, Any]:
     if not isinstance(src, tuple):
         return src, None
     if pixel_format != "nv12" or len(src) != 2:
-        raise InvalidInput(
-            f"src: expected one array, or of nv12 two, got a tuple of {len(src)} ({pixel_format})"
-        )
-    return src
+        raise InvalidInput(f"src: expected an array, or two of nv12, got {len(src)} of {pixel_format}")
+    luma, chroma = src
+    return luma, chroma
 
 
 def _one_of(name: str, value: str, options: tuple[str, ...]) -> str:
@@ -226,9 +226,7 @@ def _crop(crop: tuple[int, int, int, int] | None) -> tuple[int, int, int, int] |
     return top, left, height, width
 
 
-def _per_channel(
-    name: str, values: float | Sequence[float], pixel_format: PixelFormat
-) -> tuple[float, float, float]:
+def _per_channel(name: str, values: Any, pixel_format: PixelFormat) -> tuple[float, float, float]:
     """Three finite float32 numbers; of grey the first counts."""
     channels = 1 if pixel_format == "grey" else 3
     try:

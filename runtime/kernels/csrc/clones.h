@@ -1,5 +1,5 @@
-// One function compiled for several instruction sets, chosen when the module loads. Arithmetic on 16-bit integers gains
-// from SSE4.1 already (x86-64-v2: small processors at the edge have no AVX).
+// One function compiled for several instruction sets, chosen when the module loads. Arithmetic on 16-bit
+// integers gains from SSE4.1 already (x86-64-v2: small processors at the edge have no AVX).
 #pragma once
 
 #if defined(TROCAR_HAVE_TARGET_CLONES)

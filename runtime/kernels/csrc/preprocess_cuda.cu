@@ -1,5 +1,6 @@
-// One thread an output pixel, which is preprocess_pixel(). A block's positions in the source are worked out once, by its
-// first threads: they need 64-bit divisions. Neighbouring threads write neighbouring values of each plane.
+// One thread an output pixel, which is preprocess_pixel(). A block's positions in the source are worked out
+// once, by its first threads: they need 64-bit divisions. Neighbouring threads write neighbouring values of
+// each plane.
 #include "cuda_launch.h"
 #include "preprocess.h"
 
