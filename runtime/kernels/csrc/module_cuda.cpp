@@ -11,6 +11,7 @@ void bind_dose(nb::module_& module);
 void bind_dvh(nb::module_& module);
 void bind_overlay(nb::module_& module);
 void bind_postprocess(nb::module_& module);
+void bind_preprocess(nb::module_& module);
 }  // namespace trocar
 
 NB_MODULE(_cuda, module) {
@@ -21,4 +22,5 @@ NB_MODULE(_cuda, module) {
   trocar::bind_dvh(module);
   trocar::bind_overlay(module);
   trocar::bind_postprocess(module);
+  trocar::bind_preprocess(module);
 }

@@ -1,24 +1,25 @@
-// The numeric definition of one preprocessed pixel: crop, resize, colour, scale and bias. The CPU's row loops and the
-// CUDA kernel give the bits of preprocess_pixel(); positions and weights are exact in integers, so every device and
-// the NumPy reference agree on them.
+// The numeric definition of one preprocessed pixel: crop, resize, colour, scale and bias. The CPU's row loops
+// and the CUDA kernel give the bits of preprocess_pixel(); positions and weights are exact in integers, so
+// every device and the NumPy reference agree on them.
 #pragma once
 
 #include <cstdint>
 
 #include "half.h"
 #include "hd.h"
+#include "work.h"
 
 namespace trocar {
 
 constexpr int64_t kLargestSide = int64_t{1} << 24;  // keeps all products of two sides far inside 64 bits
-constexpr int kLevelBits = 7;                       // bilinear samples count 1/128 of a level: 255 fits 16 bits
+constexpr int kLevelBits = 7;  // bilinear samples count 1/128 of a level: 255 fits 16 bits
 constexpr int kWeightBits = 15;
 constexpr int kMostWeight = (1 << kWeightBits) - 1;
 
 enum class Layout : int32_t { kGrey, kInterleaved, kNv12 };
 
-// One axis of a plane: `out` positions over `length` pixels from `begin`. A sample spans `cell` pixels: 1, or 2 of
-// NV12's chroma, whose samples sit in the middle of their pixels.
+// One axis of a plane: `out` positions over `length` pixels from `begin`. A sample spans `cell` pixels: 1, or
+// 2 of NV12's chroma, whose samples sit in the middle of their pixels.
 struct Axis {
   int64_t begin;
   int64_t length;
@@ -79,7 +80,8 @@ TROCAR_HD Cover area_cover(const Axis& axis, int64_t x) {
           static_cast<float>(high - tail_begin) / whole};
 }
 
-// Limited range luma and chroma to R, G, B of 0 to 255. Coefficients: luma, red of V, green of U, of V, blue of U.
+// Limited range luma and chroma to R, G, B of 0 to 255. Coefficients: luma, red of V, green of U, of V, blue
+// of U.
 struct ColourMatrix {
   float luma, red_v, green_u, green_v, blue_u;
 };
@@ -110,8 +112,8 @@ struct PreprocessTask {
   bool area;
   bool half;      // float16 out
   bool by_pixel;  // on the CPU: no row loops, what tests hold the fast path against
-  Plane plane;   // grey, interleaved colour or luma
-  Plane chroma;  // NV12 alone
+  Plane plane;    // grey, interleaved colour or luma
+  Plane chroma;   // NV12 alone
   ColourMatrix matrix;
   void* out;
   int64_t out_rows, out_columns, out_plane_stride, out_row_stride;
@@ -120,7 +122,7 @@ struct PreprocessTask {
 };
 
 // Does a checked task on the module's device: preprocess_cpu.cpp or preprocess_cuda.cu.
-void run_preprocess(const PreprocessTask& task, int device, uintptr_t stream);
+void run_preprocess(const PreprocessTask& task, const Work& work);
 
 template <int kChannels>
 TROCAR_HD void bilinear_levels(const Plane& plane, const Tap& row, const Tap& column, float* level) {

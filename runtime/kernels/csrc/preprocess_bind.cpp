@@ -71,8 +71,8 @@ Plane plane_of(const uint8_t* samples, int64_t row_stride, const Crop& crop, con
 }
 
 void preprocess(nb::handle src_array, nb::handle chroma_array, nb::handle out_array,
-                const std::string& pixel_format, const std::optional<std::array<int64_t, 4>>& crop_or_none, bool area,
-                bool reverse_channels, const Three& scale, const Three& bias,
+                const std::string& pixel_format, const std::optional<std::array<int64_t, 4>>& crop_or_none,
+                bool area, bool reverse_channels, const Three& scale, const Three& bias,
                 const std::array<float, 5>& matrix, bool by_pixel, uintptr_t stream) {
   const Layout layout = layout_of(pixel_format);
   Arrays arrays(stream);
@@ -131,16 +131,16 @@ void preprocess(nb::handle src_array, nb::handle chroma_array, nb::handle out_ar
     task.bias[c] = bias[plane];
   }
   nb::gil_scoped_release release;
-  run_preprocess(task, arrays.device_id(), stream);
+  run_preprocess(task, {1, arrays.device_id(), stream});
 }
 
 }  // namespace
 
 void bind_preprocess(nb::module_& module) {
   using namespace nb::literals;
-  module.def("preprocess", &preprocess, "src"_a, "chroma"_a.none(), "out"_a, "pixel_format"_a, "crop"_a.none(),
-             "area"_a, "reverse_channels"_a, "scale"_a, "bias"_a, "matrix"_a, "by_pixel"_a, "stream"_a,
-             "Crop, resize, colour, scale and bias of one frame.");
+  module.def("preprocess", &preprocess, "src"_a, "chroma"_a.none(), "out"_a, "pixel_format"_a,
+             "crop"_a.none(), "area"_a, "reverse_channels"_a, "scale"_a, "bias"_a, "matrix"_a, "by_pixel"_a,
+             "stream"_a, "Crop, resize, colour, scale and bias of one frame.");
 }
 
 }  // namespace trocar

@@ -1,8 +1,9 @@
 // Row loops for preprocess_pixel(), bit for bit: bilinear in 16-bit fixed point, area in float32.
 //
-// Rows first: samples of the two source rows (or of all, for area) merge into one row, which vectorises whatever the
-// scale. Then each output column picks its samples from that row by offsets computed once a tile. Tiles of columns keep
-// the row and the tables on the stack and in the first-level cache; nothing is allocated.
+// Rows first: samples of the two source rows (or of all, for area) merge into one row, which vectorises
+// whatever the scale. Then each output column picks its samples from that row by offsets computed once a
+// tile. Tiles of columns keep the row and the tables on the stack and in the first-level cache; nothing is
+// allocated.
 #include <algorithm>
 #include <cstring>
 #include <type_traits>
@@ -26,7 +27,7 @@ constexpr int kPad = 8;      // samples read past the last one, with weight 0
 
 using ToHalves = void (*)(const float*, Half*, int);
 
-TROCAR_CLONES void to_halves(const float* __restrict values, Half* __restrict halves, int count) {
+TROCAR_CLONES_FROM_V2 void to_halves(const float* __restrict values, Half* __restrict halves, int count) {
   for (int i = 0; i < count; ++i) halves[i] = float_to_half(values[i]);
 }
 
@@ -57,21 +58,24 @@ struct RowOut {
 };
 
 template <int kPlanes, typename LevelAt>
-TROCAR_HD void scale_block(const RowOut& out, const LevelAt& level_at, float* __restrict first, float* __restrict second, float* __restrict third) {
-  const float s0=out.scale[0],s1=out.scale[1],s2=out.scale[2],b0=out.bias[0],b1=out.bias[1],b2=out.bias[2];
+TROCAR_HD void scale_block(const RowOut& out, const LevelAt& level_at, float* __restrict first,
+                           float* __restrict second, float* __restrict third) {
+  const float s0 = out.scale[0], s1 = out.scale[1], s2 = out.scale[2], b0 = out.bias[0], b1 = out.bias[1],
+              b2 = out.bias[2];
   for (int k = 0; k < kBlock; ++k) {
     float level[3];
     level_at(k, level);
-    first[k] = scaled(level[0], s0,b0);
+    first[k] = scaled(level[0], s0, b0);
     if (kPlanes == 1) continue;
-    second[k] = scaled(level[1], s1,b1);
-    third[k] = scaled(level[2], s2,b2);
+    second[k] = scaled(level[1], s1, b1);
+    third[k] = scaled(level[2], s2, b2);
   }
 }
 template <int kPlanes, typename LevelAt>
 TROCAR_HD void emit(const RowOut& out, int x, int count, const LevelAt& level_at) {
   if (!out.half && count == kBlock) {
-    float* const to[3] = {static_cast<float*>(out.plane[0]) + x, static_cast<float*>(out.plane[1]) + x, static_cast<float*>(out.plane[2]) + x};
+    float* const to[3] = {static_cast<float*>(out.plane[0]) + x, static_cast<float*>(out.plane[1]) + x,
+                          static_cast<float*>(out.plane[2]) + x};
     scale_block<kPlanes>(out, level_at, to[0], to[1], to[2]);
     return;
   }
@@ -94,8 +98,8 @@ TROCAR_HD int16_t blend16(int16_t a, int16_t b, int16_t weight) {
   return static_cast<int16_t>(a + static_cast<int16_t>(((apart * weight >> 14) + 1) >> 1));
 }
 
-TROCAR_CLONES void blend_rows(const uint8_t* __restrict above, const uint8_t* __restrict below, int16_t weight,
-                              int16_t* __restrict samples, int count) {
+TROCAR_CLONES_FROM_V2 void blend_rows(const uint8_t* __restrict above, const uint8_t* __restrict below,
+                                      int16_t weight, int16_t* __restrict samples, int count) {
   for (int i = 0; i < count; ++i) {
     const int16_t a = static_cast<int16_t>(above[i] << kLevelBits);
     const int16_t b = static_cast<int16_t>(below[i] << kLevelBits);
@@ -106,8 +110,8 @@ TROCAR_CLONES void blend_rows(const uint8_t* __restrict above, const uint8_t* __
 // Tables of one plane's columns in a tile. Rounded up to whole blocks; what is beyond reads sample 0.
 template <int kLanes>
 struct Columns {
-  int32_t first, count;     // samples of the row that the tile reaches over
-  int32_t offset[kTile];    // into the row of samples
+  int32_t first, count;            // samples of the row that the tile reaches over
+  int32_t offset[kTile];           // into the row of samples
   int16_t weight[kLanes * kTile];  // repeated for each lane of a column
 
   void build(const Axis& axis, int64_t x, int width, int channels) {
@@ -127,7 +131,8 @@ TROCAR_HD float level_of(int32_t sample) { return static_cast<float>(sample) * (
 TROCAR_HD int32_t low_half(int32_t pair) { return static_cast<int16_t>(pair); }
 TROCAR_HD int32_t high_half(int32_t pair) { return pair >> 16; }
 
-// Samples move as words of a little-endian machine: `kWords` of four bytes from each column's first sample on.
+// Samples move as words of a little-endian machine: `kWords` of four bytes from each column's first sample
+// on.
 template <int kWords>
 TROCAR_HD void pick(const int16_t* samples, const int32_t* offset, int32_t* words) {
   for (int k = 0; k < kBlock; ++k) {
@@ -146,8 +151,8 @@ struct GreyColumns {
   TROCAR_HD void operator()(int k, float* levels) const { levels[0] = level(k); }
 };
 
-TROCAR_CLONES void bilinear_grey(const int16_t* samples, const Columns<1>& columns, int width,
-                                 const RowOut& out) {
+TROCAR_CLONES_FROM_V2 void bilinear_grey(const int16_t* samples, const Columns<1>& columns, int width,
+                                         const RowOut& out) {
   int32_t words[kBlock];
   for (int x = 0; x < width; x += kBlock) {
     pick<1>(samples, columns.offset + x, words);
@@ -166,8 +171,8 @@ struct ColourColumns {
 };
 
 // A pixel is picked with one channel of the next: four lanes.
-TROCAR_CLONES void bilinear_interleaved(const int16_t* samples, const Columns<4>& columns, int width,
-                                        const RowOut& out) {
+TROCAR_CLONES_FROM_V2 void bilinear_interleaved(const int16_t* samples, const Columns<4>& columns, int width,
+                                                const RowOut& out) {
   int32_t here[2 * kBlock], next[2 * kBlock];
   int16_t a[4 * kBlock], b[4 * kBlock];
   for (int x = 0; x < width; x += kBlock) {
@@ -197,9 +202,9 @@ struct YuvColumns {
   }
 };
 
-TROCAR_CLONES void bilinear_nv12(const int16_t* luma, const Columns<1>& columns, const int16_t* chroma,
-                                 const Columns<1>& chroma_columns, const ColourMatrix& matrix, int width,
-                                 const RowOut& out) {
+TROCAR_CLONES_FROM_V2 void bilinear_nv12(const int16_t* luma, const Columns<1>& columns,
+                                         const int16_t* chroma, const Columns<1>& chroma_columns,
+                                         const ColourMatrix& matrix, int width, const RowOut& out) {
   int32_t luma_words[kBlock], chroma_words[2 * kBlock];
   for (int x = 0; x < width; x += kBlock) {
     pick<1>(luma, columns.offset + x, luma_words);
@@ -260,7 +265,8 @@ TROCAR_CLONES void add_row(const uint8_t* __restrict row, float weight, float* _
   for (int i = 0; i < count; ++i) sums[i] += weight * static_cast<float>(row[i]);
 }
 
-// Sums over the rows under an output row, a column of the source each, and what each output column takes of them.
+// Sums over the rows under an output row, a column of the source each, and what each output column takes of
+// them.
 template <int kChannels>
 struct AreaPlane {
   int32_t first, count;
@@ -421,7 +427,7 @@ void run(const PreprocessTask& task) {
 
 }  // namespace
 
-void run_preprocess(const PreprocessTask& task, int, uintptr_t) {
+void run_preprocess(const PreprocessTask& task, const Work&) {
   if (!task.out_rows || !task.out_columns) return;
   switch (task.layout) {
     case Layout::kGrey:
