@@ -12,11 +12,13 @@ namespace trocar {
 namespace {
 
 constexpr int kTile = 512;     // network columns decided at a time
+constexpr int kStore = 16;     // frame columns that one store fills
 constexpr int kClasses = 257;  // 256 labels and, in sigmoid mode, none of them
 
 // Network columns [first, first + count) and the frame columns each of them fills, from the view's left edge.
+// The first `stored` of them fill at most kStore and have that many before the tile's end.
 struct Tile {
-  std::int32_t first, count;
+  std::int32_t first, count, stored;
   std::int32_t begin[kTile + 1];
   std::int32_t width[kTile];
 };
@@ -114,30 +116,33 @@ TROCAR_CLONES void store_halves(const float* values, int count, Half* stored) {
   store_all(values, count, stored);
 }
 
-// ---- over the frame -------------------------------------------------------------------------------
-
-// Repeats each value over its frame columns. A short run is one store of a fixed size whose surplus the next
-// run overwrites; the last runs of a row, which have no room for surplus, are stored exactly.
-template <typename T, int kStore>
-void spread(const Tile& tile, const T* __restrict values, T* __restrict row) {
-  const std::int32_t end = tile.begin[tile.count];
-  for (int i = 0; i < tile.count; ++i) {
+// Repeats each value over its frame columns. A short run is one store of kStore, whose surplus the next runs
+// overwrite; the last runs, which have no room for surplus, are stored exactly.
+template <typename T>
+TROCAR_HD void spread_all(const Tile& tile, const T* __restrict values, T* __restrict row) {
+  for (int i = 0; i < tile.stored; ++i) {
     const T value = values[i];
-    const std::int32_t begin = tile.begin[i], width = tile.width[i];
-    if (width <= kStore && end - begin >= kStore) {
-      for (int k = 0; k < kStore; ++k) row[begin + k] = value;
-    } else {
-      std::fill_n(row + begin, width, value);
-    }
+    T* const to = row + tile.begin[i];
+    for (int k = 0; k < kStore; ++k) to[k] = value;
   }
+  for (int i = tile.stored; i < tile.count; ++i) std::fill_n(row + tile.begin[i], tile.width[i], values[i]);
+}
+TROCAR_CLONES void spread(const Tile& tile, const std::uint8_t* values, std::uint8_t* row) {
+  spread_all(tile, values, row);
+}
+TROCAR_CLONES void spread(const Tile& tile, const Half* values, Half* row) { spread_all(tile, values, row); }
+TROCAR_CLONES void spread(const Tile& tile, const float* values, float* row) {
+  spread_all(tile, values, row);
 }
 
+// ---- over the frame -------------------------------------------------------------------------------
+
 // Fills the tile's part of frame rows [begin, end) of the view; `image` is the frame's first pixel.
-template <typename T, int kStore>
+template <typename T>
 void fill_rows(const Postprocess& call, const Tile& tile, const T* values, T* image, std::int64_t stride,
                std::int32_t begin, std::int32_t end) {
   T* const first = image + (call.view.top + begin) * stride + call.view.left;
-  spread<T, kStore>(tile, values, first);
+  spread(tile, values, first);
   const std::size_t bytes = (tile.begin[tile.count] - tile.begin[0]) * sizeof(T);
   const T* const from = first + tile.begin[0];
   for (std::int32_t y = 1; y < end - begin; ++y) std::memcpy(first + tile.begin[0] + y * stride, from, bytes);
@@ -148,16 +153,15 @@ void fill_confidence(const Postprocess& call, const Tile& tile, const float* con
   if (call.confidence_type == ConfidenceType::kByte) {
     std::uint8_t bytes[kTile];
     store_bytes(confidence, tile.count, bytes);
-    fill_rows<std::uint8_t, 16>(call, tile, bytes, static_cast<std::uint8_t*>(call.confidence),
-                                call.confidence_stride, begin, end);
+    fill_rows(call, tile, bytes, static_cast<std::uint8_t*>(call.confidence), call.confidence_stride, begin,
+              end);
   } else if (call.confidence_type == ConfidenceType::kHalf) {
     Half halves[kTile];
     store_halves(confidence, tile.count, halves);
-    fill_rows<Half, 8>(call, tile, halves, static_cast<Half*>(call.confidence), call.confidence_stride, begin,
-                       end);
+    fill_rows(call, tile, halves, static_cast<Half*>(call.confidence), call.confidence_stride, begin, end);
   } else if (call.confidence_type == ConfidenceType::kFloat) {
-    fill_rows<float, 8>(call, tile, confidence, static_cast<float*>(call.confidence), call.confidence_stride,
-                        begin, end);
+    fill_rows(call, tile, confidence, static_cast<float*>(call.confidence), call.confidence_stride, begin,
+              end);
   }
 }
 
@@ -210,6 +214,11 @@ void lay_tile(Tile& tile, const Postprocess& call, std::int32_t first) {
   for (int i = 0; i <= tile.count; ++i)
     tile.begin[i] = first_target(first + i, call.columns, call.view.width);
   for (int i = 0; i < tile.count; ++i) tile.width[i] = tile.begin[i + 1] - tile.begin[i];
+  const std::int32_t end = tile.begin[tile.count];
+  tile.stored = 0;
+  while (tile.stored < tile.count && tile.width[tile.stored] <= kStore &&
+         end - tile.begin[tile.stored] >= kStore)
+    ++tile.stored;
 }
 
 int decide_row(const Postprocess& call, const Tile& tile, std::int32_t row, Decided& decided) {
@@ -280,7 +289,7 @@ void run_postprocess(const Postprocess& call, const Work&) {
       const std::int32_t end = first_target(row + 1, call.rows, call.view.height);
       if (begin == end || tile.begin[0] == tile.begin[tile.count]) continue;
       if (counted) count_row(call, tile, decided, begin, end, totals);
-      fill_rows<std::uint8_t, 16>(call, tile, decided.label_byte, call.labels, call.label_stride, begin, end);
+      fill_rows(call, tile, decided.label_byte, call.labels, call.label_stride, begin, end);
       fill_confidence(call, tile, decided.confidence, begin, end);
     }
   }
