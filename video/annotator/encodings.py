@@ -82,8 +82,19 @@ ENCODINGS: Mapping[str, Encoding] = MappingProxyType(
             frames=("_endo.png",),
             masks=("_endo_watershed_mask.png",),
             values={
-                50: _BACK, 11: _TISSUE, 21: _TISSUE, 13: _TISSUE, 12: _TISSUE, 23: _TISSUE, 24: _TISSUE,
-                25: _TISSUE, 22: _TISSUE, 33: _TISSUE, 5: _TISSUE, 31: ANY_INSTRUMENT, 32: ANY_INSTRUMENT,
+                50: _BACK,
+                11: _TISSUE,
+                21: _TISSUE,
+                13: _TISSUE,
+                12: _TISSUE,
+                23: _TISSUE,
+                24: _TISSUE,
+                25: _TISSUE,
+                22: _TISSUE,
+                33: _TISSUE,
+                5: _TISSUE,
+                31: ANY_INSTRUMENT,
+                32: ANY_INSTRUMENT,
             },
         ),
         "cholecseg8k-instrument": Encoding(
@@ -94,8 +105,16 @@ ENCODINGS: Mapping[str, Encoding] = MappingProxyType(
             frames=("rgb", "frames"),
             masks=("segmentation", "masks"),
             values={
-                0: _TISSUE, 1: _CLASPER, 2: _WRIST, 3: _SHAFT, 4: _TISSUE, 5: _TISSUE, 6: ANY_INSTRUMENT,
-                7: ANY_INSTRUMENT, 8: _TISSUE, 9: _TISSUE,
+                0: _TISSUE,
+                1: _CLASPER,
+                2: _WRIST,
+                3: _SHAFT,
+                4: _TISSUE,
+                5: _TISSUE,
+                6: ANY_INSTRUMENT,
+                7: ANY_INSTRUMENT,
+                8: _TISSUE,
+                9: _TISSUE,
             },
         ),
         # Wang et al. 2022: manipulator and shaft of four instruments in turn, then the uterus.
@@ -103,8 +122,16 @@ ENCODINGS: Mapping[str, Encoding] = MappingProxyType(
             frames=("imgs", "frames"),
             masks=("masks",),
             values={
-                0: _TISSUE, 20: ANY_INSTRUMENT, 40: _SHAFT, 60: ANY_INSTRUMENT, 80: _SHAFT,
-                100: ANY_INSTRUMENT, 120: _SHAFT, 140: ANY_INSTRUMENT, 160: _SHAFT, 180: _TISSUE,
+                0: _TISSUE,
+                20: ANY_INSTRUMENT,
+                40: _SHAFT,
+                60: ANY_INSTRUMENT,
+                80: _SHAFT,
+                100: ANY_INSTRUMENT,
+                120: _SHAFT,
+                140: ANY_INSTRUMENT,
+                160: _SHAFT,
+                180: _TISSUE,
             },
         ),
         # Hasan et al. 2021.
@@ -112,9 +139,16 @@ ENCODINGS: Mapping[str, Encoding] = MappingProxyType(
             frames=("images",), masks=("toolmask",), threshold=127, other=_TISSUE, tips="tooltip"
         ),
         # Jha et al. 2020; Bernal et al. 2015.
-        "kvasir-seg": Encoding(frames=("images",), masks=("masks",), threshold=127, above=1, other=0, polyps=True),
+        "kvasir-seg": Encoding(
+            frames=("images",), masks=("masks",), threshold=127, above=1, other=0, polyps=True
+        ),
         "cvc-612": Encoding(
-            frames=("images", "Original"), masks=("masks", "Ground Truth"), threshold=127, above=1, other=0, polyps=True
+            frames=("images", "Original"),
+            masks=("masks", "Ground Truth"),
+            threshold=127,
+            above=1,
+            other=0,
+            polyps=True,
         ),
     }
 )

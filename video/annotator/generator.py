@@ -24,7 +24,9 @@ class Generator(nn.Module):
         self.stages = nn.ModuleList()
         for before, width, depth in zip(settings.widths, rest, settings.depths, strict=False):
             self.stages.append(
-                nn.Sequential(_convolution(before, width, stride=2), *(_Residual(width) for _ in range(depth)))
+                nn.Sequential(
+                    _convolution(before, width, stride=2), *(_Residual(width) for _ in range(depth))
+                )
             )
         self.context = _Context(rest[-1])
         self.joins = nn.ModuleList(

@@ -14,7 +14,9 @@ IGNORE = 255
 _SIGMA_CELLS = 1.2
 
 
-def tip_bells(tips_xy: npt.NDArray[np.float64], shape: tuple[int, int], stride: int = 4) -> npt.NDArray[np.float32]:
+def tip_bells(
+    tips_xy: npt.NDArray[np.float64], shape: tuple[int, int], stride: int = 4
+) -> npt.NDArray[np.float32]:
     """A bell of height 1 at each tip's cell; where bells meet, the higher.
 
     Parameters

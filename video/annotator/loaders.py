@@ -135,7 +135,9 @@ def decode_mask(mask: npt.NDArray[np.uint8], encoding: Encoding, where: str) -> 
         known_values = np.array([*encoding.values, 0, 255])
         share = float(np.isin(mask, known_values).mean())
     if share < 0.9:
-        raise InvalidInput(f"{where}: expected the data set's own values, {100 * (1 - share):.0f} % are others")
+        raise InvalidInput(
+            f"{where}: expected the data set's own values, {100 * (1 - share):.0f} % are others"
+        )
     return labels
 
 

@@ -53,7 +53,9 @@ def surface_dice(found: Mask, truth: Mask, tolerance_px: float) -> float:
         return 1.0
     if not ours.any() or not theirs.any():
         return 0.0
-    near = int((_distance(theirs)[ours] <= tolerance_px).sum()) + int((_distance(ours)[theirs] <= tolerance_px).sum())
+    near = int((_distance(theirs)[ours] <= tolerance_px).sum()) + int(
+        (_distance(ours)[theirs] <= tolerance_px).sum()
+    )
     return near / total
 
 

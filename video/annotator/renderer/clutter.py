@@ -27,7 +27,10 @@ def soil(random: np.random.Generator, layer: Layer) -> None:
     """Light that falls off along an instrument, and blood on it."""
     shape = (layer.cover.shape[0], layer.cover.shape[1])
     unit = shape[0] / 256.0
-    gain = np.exp(random.normal(0, 0.25) + cut(random, "cloud", shape, random.uniform(60, 200) * unit) * random.uniform(0, 0.35))
+    gain = np.exp(
+        random.normal(0, 0.25)
+        + cut(random, "cloud", shape, random.uniform(60, 200) * unit) * random.uniform(0, 0.35)
+    )
     layer.colour *= gain
     if random.random() < 0.25:
         noise = cut(random, "cloud", shape, random.uniform(12, 50) * unit)
@@ -65,15 +68,42 @@ def _thread(random: np.random.Generator, planes: Plane) -> None:
         axis = int(random.uniform(5, 18) * unit)
         begin = random.uniform(0, 360)
         mask = np.zeros((height, width), dtype=np.uint8)
-        cv2.ellipse(mask, centre, (axis, axis), 0, begin, begin + random.uniform(120, 200), 255, max(1, round(unit * 1.5)), cv2.LINE_AA)
+        cv2.ellipse(
+            mask,
+            centre,
+            (axis, axis),
+            0,
+            begin,
+            begin + random.uniform(120, 200),
+            255,
+            max(1, round(unit * 1.5)),
+            cv2.LINE_AA,
+        )
         colour = np.full(3, random.uniform(0.5, 1.2))
     else:
         turns = random.uniform(0, 2 * np.pi) + np.cumsum(random.normal(0, 0.2, 40))
-        points = start + np.cumsum(np.stack([np.cos(turns), np.sin(turns)], 1) * random.uniform(3, 9) * unit, 0)
+        points = start + np.cumsum(
+            np.stack([np.cos(turns), np.sin(turns)], 1) * random.uniform(3, 9) * unit, 0
+        )
         mask = np.zeros((height, width), dtype=np.uint8)
-        cv2.polylines(mask, [np.round(points * 16).astype(np.int32)], False, 255, max(1, round(random.uniform(0.6, 2) * unit)), cv2.LINE_AA, 4)
+        cv2.polylines(
+            mask,
+            [np.round(points * 16).astype(np.int32)],
+            False,
+            255,
+            max(1, round(random.uniform(0.6, 2) * unit)),
+            cv2.LINE_AA,
+            4,
+        )
         colour = random.choice(
-            [(0.35, 0.25, 0.7), (0.9, 0.9, 0.9), (0.15, 0.2, 0.6), (0.05, 0.05, 0.06), (0.1, 0.45, 0.3), (0.8, 0.75, 0.5)]
+            [
+                (0.35, 0.25, 0.7),
+                (0.9, 0.9, 0.9),
+                (0.15, 0.2, 0.6),
+                (0.05, 0.05, 0.06),
+                (0.1, 0.45, 0.3),
+                (0.8, 0.75, 0.5),
+            ]
         ) * random.uniform(0.7, 1.3)
     share = mask.astype(np.float32) / np.float32(255)
     for plane, value in zip(planes, colour, strict=True):

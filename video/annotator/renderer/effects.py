@@ -122,14 +122,34 @@ def add_text(random: np.random.Generator, image: Image) -> None:
     """Words and numbers over the picture, as recorders write them."""
     unit = image.shape[0] / 256.0
     for _ in range(int(random.integers(1, 5))):
-        letters = "".join(random.choice(list("ABCDEFGHKLMNPRSTUVX0123456789:/-. "), int(random.integers(3, 16))))
-        place = (int(random.uniform(-0.02, 0.9) * image.shape[1]), int(random.uniform(0.04, 1.0) * image.shape[0]))
+        letters = "".join(
+            random.choice(list("ABCDEFGHKLMNPRSTUVX0123456789:/-. "), int(random.integers(3, 16)))
+        )
+        place = (
+            int(random.uniform(-0.02, 0.9) * image.shape[1]),
+            int(random.uniform(0.04, 1.0) * image.shape[0]),
+        )
         level = int(random.integers(140, 256))
-        colour = (level, level, level) if random.random() < 0.7 else tuple(int(v) for v in random.integers(0, 256, 3))
-        cv2.putText(image, letters, place, cv2.FONT_HERSHEY_SIMPLEX, random.uniform(0.25, 0.6) * unit, colour, 1, cv2.LINE_AA)
+        colour = (
+            (level, level, level)
+            if random.random() < 0.7
+            else tuple(int(v) for v in random.integers(0, 256, 3))
+        )
+        cv2.putText(
+            image,
+            letters,
+            place,
+            cv2.FONT_HERSHEY_SIMPLEX,
+            random.uniform(0.25, 0.6) * unit,
+            colour,
+            1,
+            cv2.LINE_AA,
+        )
 
 
-def photograph(random: np.random.Generator, planes: Plane, border: Border, camera: Camera) -> tuple[Image, Mask]:
+def photograph(
+    random: np.random.Generator, planes: Plane, border: Border, camera: Camera
+) -> tuple[Image, Mask]:
     """Turn light into a frame.
 
     Returns

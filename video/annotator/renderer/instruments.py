@@ -121,7 +121,14 @@ class _Making:
         spread = float(more.pop("spread", 0.45))  # type: ignore[arg-type]
         return tuple(
             self.clasper(
-                length, base, end, side=side, bend=bend if fixed else side * bend, start=(0.0, side * spread), tip=True, **more
+                length,
+                base,
+                end,
+                side=side,
+                bend=bend if fixed else side * bend,
+                start=(0.0, side * spread),
+                tip=True,
+                **more,
             )
             for side, fixed in ((-1.0, self.random.random() < 0.5), (1.0, False))
         )
@@ -131,9 +138,18 @@ def _grasper(making: _Making) -> tuple[Part, ...]:
     draw = making.random
     wide = draw.uniform(0.45, 0.95)
     pierced = draw.random() < 0.5
-    hole = (draw.uniform(0.2, 0.4), draw.uniform(0.7, 0.88), draw.uniform(0.35, 0.6)) if pierced else (0.0, 0.0, 0.0)
+    hole = (
+        (draw.uniform(0.2, 0.4), draw.uniform(0.7, 0.88), draw.uniform(0.35, 0.6))
+        if pierced
+        else (0.0, 0.0, 0.0)
+    )
     return making.pair(
-        draw.uniform(2.5, 7), wide, wide * draw.uniform(0.5, 1.1), blunt=draw.uniform(0.05, 0.15), hole=hole, bend=draw.normal(0, 0.05)
+        draw.uniform(2.5, 7),
+        wide,
+        wide * draw.uniform(0.5, 1.1),
+        blunt=draw.uniform(0.05, 0.15),
+        hole=hole,
+        bend=draw.normal(0, 0.05),
     )
 
 
@@ -147,7 +163,9 @@ def _dissector(making: _Making) -> tuple[Part, ...]:
 def _scissors(making: _Making) -> tuple[Part, ...]:
     draw = making.random
     bend = draw.uniform(0.0, 0.3) * draw.choice((-1, 1))
-    jaws = making.pair(draw.uniform(2.5, 5), draw.uniform(0.4, 0.7), 0.08, power=draw.uniform(1, 2.5), spread=0.2)
+    jaws = making.pair(
+        draw.uniform(2.5, 5), draw.uniform(0.4, 0.7), 0.08, power=draw.uniform(1, 2.5), spread=0.2
+    )
     return tuple(_with(jaw, bend=bend) for jaw in jaws)
 
 
@@ -159,26 +177,44 @@ def _needle_driver(making: _Making) -> tuple[Part, ...]:
 def _clip_applier(making: _Making) -> tuple[Part, ...]:
     draw = making.random
     return making.pair(
-        draw.uniform(2.5, 5), draw.uniform(0.25, 0.4), draw.uniform(0.2, 0.35), spread=draw.uniform(0.5, 0.8), bend=-0.08
+        draw.uniform(2.5, 5),
+        draw.uniform(0.25, 0.4),
+        draw.uniform(0.2, 0.35),
+        spread=draw.uniform(0.5, 0.8),
+        bend=-0.08,
     )
 
 
 def _stapler(making: _Making) -> tuple[Part, ...]:
     draw = making.random
-    return making.pair(draw.uniform(6, 11), draw.uniform(0.5, 0.9), draw.uniform(0.45, 0.8), spread=0.5, blunt=0.08)
+    return making.pair(
+        draw.uniform(6, 11), draw.uniform(0.5, 0.9), draw.uniform(0.45, 0.8), spread=0.5, blunt=0.08
+    )
 
 
 def _hook(making: _Making) -> tuple[Part, ...]:
     draw = making.random
     ceramic = Material((draw.uniform(0.7, 1), draw.uniform(0.7, 1), draw.uniform(0.65, 0.95)), 0.3, 0.05)
     material = ceramic if draw.random() < 0.6 else making.steel
-    cone = Part(PixelClass.CLASPER, jaw_skin(draw, material), material.tint, draw.uniform(1.5, 4), 0.9, draw.uniform(0.25, 0.45))
+    cone = Part(
+        PixelClass.CLASPER,
+        jaw_skin(draw, material),
+        material.tint,
+        draw.uniform(1.5, 4),
+        0.9,
+        draw.uniform(0.25, 0.45),
+    )
     thin = draw.uniform(0.15, 0.3)
     rod = making.clasper(draw.uniform(1.5, 4), thin, thin, start=(cone.length * 0.95, 0.0))
     side = draw.choice((-1.0, 1.0))
     crook = making.clasper(
-        draw.uniform(0.8, 2.0), thin, thin * 0.8, start=(cone.length * 0.95 + rod.length * 0.97, 0.0),
-        turn=side * draw.uniform(0.9, 1.7), tip=True, blunt=0.15,
+        draw.uniform(0.8, 2.0),
+        thin,
+        thin * 0.8,
+        start=(cone.length * 0.95 + rod.length * 0.97, 0.0),
+        turn=side * draw.uniform(0.9, 1.7),
+        tip=True,
+        blunt=0.15,
     )
     return (rod, crook, cone)
 
@@ -187,14 +223,27 @@ def _suction(making: _Making) -> tuple[Part, ...]:
     draw = making.random
     wide = draw.uniform(0.7, 1.0)
     pierced = (0.4, 0.6, 0.4) if draw.random() < 0.5 else (0.0, 0.0, 0.0)
-    return (making.clasper(draw.uniform(1.5, 5), wide, wide * draw.uniform(0.8, 1), tip=True, blunt=0.02, hole=pierced),)
+    return (
+        making.clasper(
+            draw.uniform(1.5, 5), wide, wide * draw.uniform(0.8, 1), tip=True, blunt=0.02, hole=pierced
+        ),
+    )
 
 
 def _spatula(making: _Making) -> tuple[Part, ...]:
     """Also blades, probes and ultrasonic shears closed."""
     draw = making.random
     wide = draw.uniform(0.25, 0.8)
-    return (making.clasper(draw.uniform(2, 7), wide, wide * draw.uniform(0.4, 1.2), tip=True, blunt=0.1, bend=draw.normal(0, 0.08)),)
+    return (
+        making.clasper(
+            draw.uniform(2, 7),
+            wide,
+            wide * draw.uniform(0.4, 1.2),
+            tip=True,
+            blunt=0.1,
+            bend=draw.normal(0, 0.08),
+        ),
+    )
 
 
 KINDS: MappingProxyType[str, tuple[Callable[[_Making], tuple[Part, ...]], float, bool]] = MappingProxyType(
@@ -232,7 +281,16 @@ def _wrists(making: _Making, coat: Material) -> tuple[Part, ...]:
 
     def link(length: float, base: float, end: float, turn: float = 0.0) -> Part:
         return Part(
-            PixelClass.WRIST, joint_skin(draw, material), material.tint, length, base, end, turn=turn, power=draw.uniform(0.5, 2), blunt=draw.uniform(0.05, 0.3), waves=(draw.uniform(0, 0.25), draw.uniform(4, 16), draw.uniform(0, 6.3)),
+            PixelClass.WRIST,
+            joint_skin(draw, material),
+            material.tint,
+            length,
+            base,
+            end,
+            turn=turn,
+            power=draw.uniform(0.5, 2),
+            blunt=draw.uniform(0.05, 0.3),
+            waves=(draw.uniform(0, 0.25), draw.uniform(4, 16), draw.uniform(0, 6.3)),
         )
 
     if draw.random() < 0.45:
@@ -240,7 +298,10 @@ def _wrists(making: _Making, coat: Material) -> tuple[Part, ...]:
     first = link(draw.uniform(1.0, 3.5), draw.uniform(0.85, 1.05), draw.uniform(0.7, 1.0), 1.0)
     if draw.random() < 0.5:
         return (first,)
-    return (first, link(draw.uniform(0.6, 2.0), draw.uniform(0.7, 0.95), draw.uniform(0.5, 0.9), draw.normal(0, 0.5)))
+    return (
+        first,
+        link(draw.uniform(0.6, 2.0), draw.uniform(0.7, 0.95), draw.uniform(0.5, 0.9), draw.normal(0, 0.5)),
+    )
 
 
 def _with(part: Part, **changes: object) -> Part:

@@ -33,7 +33,11 @@ def draw_pose(
         (width / 2 + random.uniform(-1.1, 1.1) * half_width, height / 2 - half_height),
     )[side]
     angle = float(np.arctan2(target[1] - entry[1], target[0] - entry[0]) + random.normal(0, 0.12))
-    opening = float(random.choice((0.0, random.uniform(0, 0.35), random.uniform(0.2, 1.3)))) if instrument.opens else 0.0
+    opening = (
+        float(random.choice((0.0, random.uniform(0, 0.35), random.uniform(0.2, 1.3))))
+        if instrument.opens
+        else 0.0
+    )
     reach = to_edge(target, angle, shape) + 4.0 * radius
     return Pose(target, angle, radius, reach, float(random.normal(0, 0.45)), opening)
 

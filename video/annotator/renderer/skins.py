@@ -120,10 +120,14 @@ def _round(random: np.random.Generator, material: Material) -> Plane:
     skin = body * np.exp(0.55 * material.gloss * bands)
     for _ in range(int(random.integers(0, 3)) if material.gloss > 0.1 else 0):
         place, width = tilt + random.normal(0, 0.25), random.uniform(0.03, 0.22)
-        along = np.clip(np.interp(np.arange(COLUMNS), np.linspace(0, COLUMNS, 5), random.normal(0.6, 0.6, 5)), 0, 1)
+        along = np.clip(
+            np.interp(np.arange(COLUMNS), np.linspace(0, COLUMNS, 5), random.normal(0.6, 0.6, 5)), 0, 1
+        )
         peak = material.gloss * random.uniform(0.3, 1.6)
         skin = skin + peak * np.exp(-(((across - place) / width) ** 2)) * along.astype(np.float32)
-    streaks = cut(random, "streak" if random.random() < 0.5 else "grain", (ROWS, COLUMNS), random.uniform(20, 90))
+    streaks = cut(
+        random, "streak" if random.random() < 0.5 else "grain", (ROWS, COLUMNS), random.uniform(20, 90)
+    )
     skin = skin * (1.0 + material.grain * streaks)
     return np.ascontiguousarray(np.clip(skin, 0.02, 2.2), dtype=np.float32)
 

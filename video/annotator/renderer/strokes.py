@@ -74,7 +74,9 @@ def place(instrument: Instrument, pose: Pose) -> list[_Placed]:
     """Parts in the order in which they are drawn, the shaft first."""
     x, y = pose.joint_xy
     back = (x - pose.reach * np.cos(pose.angle), y - pose.reach * np.sin(pose.angle))
-    shaft = _Placed(instrument.shaft, *back, pose.angle, pose.reach, pose.radius * instrument.taper, pose.radius)
+    shaft = _Placed(
+        instrument.shaft, *back, pose.angle, pose.reach, pose.radius * instrument.taper, pose.radius
+    )
     wrists, angle = [], pose.angle
     for part in instrument.wrists:
         angle += part.turn * pose.wrist
@@ -131,7 +133,9 @@ def _stroke(layer: Layer, placed: _Placed) -> None:
     cover = np.clip(edge + 0.5, 0, 1)
     if part.hole[2]:
         low, high, wide = part.hole
-        inside = np.minimum(np.minimum(share - low, high - share) * placed.length, half * wide - np.abs(across))
+        inside = np.minimum(
+            np.minimum(share - low, high - share) * placed.length, half * wide - np.abs(across)
+        )
         cover = np.minimum(cover, np.clip(0.5 - inside, 0, 1))
     girth = across / np.maximum(half, 0.5)
     shade = cv2.remap(

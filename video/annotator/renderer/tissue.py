@@ -65,10 +65,10 @@ def paint_tissue(random: np.random.Generator, shape: tuple[int, int]) -> Tissue:
     grit = 0.9 * random.random(2) ** 2 * unit
     relief += bumps * grit[0] + cells * 0.7 * grit[1]
     colour = _albedo(random, index, bumps, cells, shape, unit)
-    _vessels(random, colour, unit)
-    wetness = _blood(random, colour, unit)
+    add_vessels(random, colour, unit)
+    wetness = add_blood(random, colour, unit)
     colour *= contact
-    return Tissue(_lit(random, colour, relief, wetness, unit), relief)
+    return Tissue(light(random, colour, relief, wetness, unit), relief)
 
 
 def draw_colour(random: np.random.Generator) -> Plane:
@@ -157,7 +157,7 @@ def _albedo(
     return np.ascontiguousarray(np.stack(planes), dtype=np.float32)
 
 
-def _vessels(random: np.random.Generator, colour: Plane, unit: float) -> None:
+def add_vessels(random: np.random.Generator, colour: Plane, unit: float) -> None:
     """Branching vessels, darker and redder or bluer than what they cross."""
     if random.random() < 0.25:
         return
@@ -198,21 +198,23 @@ def _branch(
             _branch(random, mask, points[place], angles[place] + turn, width * 0.7, unit, depth + 1)
 
 
-def _blood(random: np.random.Generator, colour: Plane, unit: float) -> Plane | float:
+def add_blood(random: np.random.Generator, colour: Plane, unit: float) -> Plane | float:
     """Smears and pools of blood; returns how wet that makes the surface."""
     if random.random() < 0.6:
         return 0.0
     shape = colour.shape[1:]
     noise = cut(random, "cloud", (shape[0], shape[1]), random.uniform(20, 90) * unit)
     noise = noise + 0.3 * cut(random, "rough", (shape[0], shape[1]), random.uniform(10, 40) * unit)
-    share = np.clip((noise - random.uniform(0.3, 1.6)) * random.uniform(1.5, 8), 0, 1) * random.uniform(0.4, 0.95)
+    share = np.clip((noise - random.uniform(0.3, 1.6)) * random.uniform(1.5, 8), 0, 1) * random.uniform(
+        0.4, 0.95
+    )
     blood = np.float32([random.uniform(0.25, 0.6), random.uniform(0.01, 0.08), random.uniform(0.01, 0.09)])
     for plane, value in zip(colour, blood, strict=True):
         plane += (value - plane) * share
     return np.asarray(share, dtype=np.float32)
 
 
-def _lit(
+def light(
     random: np.random.Generator, colour: Plane, relief: Plane, wetness: Plane | float, unit: float
 ) -> Plane:
     """Headlight shading that falls off with distance, and highlights where the wet surface faces it."""
@@ -227,7 +229,9 @@ def _lit(
     far = cut(random, "cloud", shape, random.uniform(140, 400) * unit) * 0.8 * random.random() ** 1.5
     rows, columns = grid(shape)
     centre = (shape[0] * random.uniform(0.2, 0.8), shape[1] * random.uniform(0.2, 0.8))
-    radius = ((rows - centre[0]) ** 2 + (columns - centre[1]) ** 2) / (shape[0] * random.uniform(0.7, 2.5)) ** 2
+    radius = ((rows - centre[0]) ** 2 + (columns - centre[1]) ** 2) / (
+        shape[0] * random.uniform(0.7, 2.5)
+    ) ** 2
     shade *= np.exp(far) / (1.0 + radius)
     lit = colour * shade
     lit += _highlights(random, slope_x, slope_y, wetness, unit) * np.minimum(shade, 1.2)
