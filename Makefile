@@ -10,7 +10,7 @@ SOURCES := $(wildcard $(shell git ls-files -co --exclude-standard -- bench plann
 WHEEL := build/wheel/.built
 RUN := $(VENV)/.run
 TOOLS := $(VENV)/.tools
-PACKAGES := trocar.planners trocar.runtime trocar.export trocar.bench
+PACKAGES := trocar.planners trocar.runtime trocar.export trocar.video trocar.bench
 export CMAKE_BUILD_PARALLEL_LEVEL ?= $(shell nproc 2>/dev/null || echo 2)
 
 .DEFAULT_GOAL := help
@@ -35,7 +35,7 @@ testtrain: $(TOOLS) ## the tests that need torch, which the train extra brings
 	$(call say,pip install: the train extra)
 	@$(PIP) install "$$(echo build/wheel/*.whl)[train]"
 	$(call say,pytest: training and export)
-	@$(BIN)/pytest tests/planners/tpgan tests/export
+	@$(BIN)/pytest tests/planners/tpgan tests/video/annotator tests/export
 
 pytest: $(TOOLS)
 	$(call say,pytest: the installed wheel)

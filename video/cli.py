@@ -100,10 +100,10 @@ def _interruptible() -> Iterator[threading.Event]:
     """Ctrl-C and SIGTERM end the stream and keep what was written; a second one ends the program."""
     stop = threading.Event()
 
-    def end(number: int, frame: object) -> None:  # noqa: ARG001
+    def end(number: int, frame: object) -> None:  # noqa: ARG001 (what signal calls)
         print("trocar: ending; what was annotated so far is kept", file=sys.stderr)
         stop.set()
-        signal.signal(number, before[number])
+        signal.signal(number, before[signal.Signals(number)])
 
     before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -115,7 +115,7 @@ def _interruptible() -> Iterator[threading.Event]:
 
 COMMAND = Command(
     name="annotate",
-    help="Annotate surgical video: instruments, tips, quality and motion, as overlay, files or a live picture.",
+    help="Annotate surgical video: instruments, tips, quality, motion; as overlay, files or a live picture.",
     configure=_configure,
     run=_run,
 )

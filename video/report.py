@@ -24,7 +24,8 @@ _PHASE_COLOURS = {
 }
 _STYLE = """
 body{font:15px/1.45 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem;color:#222}
-table{border-collapse:collapse;margin:.6rem 0}td,th{padding:.2rem .7rem;border-bottom:1px solid #ddd;text-align:right}
+table{border-collapse:collapse;margin:.6rem 0}
+td,th{padding:.2rem .7rem;border-bottom:1px solid #ddd;text-align:right}
 td:first-child,th:first-child{text-align:left}img{max-width:100%}figure{display:inline-block;margin:.3rem}
 figcaption{font-size:.8rem;color:#666}.note{color:#666}
 @media(prefers-color-scheme:dark){body{background:#161616;color:#ddd}td,th{border-color:#444}img.plot{background:#fff}}
@@ -139,8 +140,8 @@ def _plot(figure: Figure, says: str) -> str:
 
 
 def _thumbnail(time_s: float, jpeg: bytes) -> str:
-    source = _data("jpeg", jpeg)
-    return f'<figure><img alt="frame at {time_s:.1f} s" src="{source}"><figcaption>{time_s:.1f} s</figcaption></figure>'
+    image = f'<img alt="frame at {time_s:.1f} s" src="{_data("jpeg", jpeg)}">'
+    return f"<figure>{image}<figcaption>{time_s:.1f} s</figcaption></figure>"
 
 
 def _data(kind: str, content: bytes) -> str:

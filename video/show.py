@@ -30,7 +30,7 @@ def progress(text: str) -> Iterator[Callable[[float | None], None]]:
     The share is None where nobody knows how long the stream is.
     """
     if not sys.stderr.isatty():
-        yield lambda share: None
+        yield lambda _: None
         return
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
     with Progress(

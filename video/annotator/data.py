@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from trocar.video.annotator.labels import tip_bells
-from trocar.video.annotator.renderer import Scene, render_frame
+from trocar.video.annotator.renderer import Scene, render_frame, render_polyp
 
 _TRAIN, _HELD = 0x7472_6169, 0x6865_6C64
-_BLOCK = 16
+BLOCK = 16
 TipMaps = npt.NDArray[np.float32]
 
 
@@ -28,7 +28,7 @@ class Frames:
     ----------
     images : (n, height, width, 3) uint8 RGB.
     labels : (n, height, width) uint8; see `trocar.video.annotator.labels`.
-    bells : (n, height / 4, width / 4) float32.
+    bells : (n, height / 4, width / 4) float32; -1 where nobody marked tips.
     """
 
     images: npt.NDArray[np.uint8]
@@ -51,6 +51,9 @@ class Source(Protocol):
     def facts(self) -> dict[str, Any]:
         """What the frames are, for the record."""
 
+    def close(self) -> None:
+        """Let go of what was held for the frames' sake."""
+
 
 class RendererSource:
     """Rendered frames; `workers` processes render ahead, none means in this one.
@@ -67,12 +70,12 @@ class RendererSource:
 
     def epoch(self, number: int, count: int, shape: tuple[int, int]) -> Iterator[Frames]:
         """Blocks of frames in the order of their seeds, whoever renders them."""
-        starts = list(range(0, count, _BLOCK))
+        starts = list(range(0, count, BLOCK))
         for place, start in enumerate(starts):
             wanted = [(number, each) for each in starts[place : place + 12]]
             missing = 12 - len(wanted)
             wanted += [(number + 1, each) for each in starts[:missing]]
-            yield self._block(number, start, min(_BLOCK, count - start), shape, wanted)
+            yield self._block(number, start, min(BLOCK, count - start), shape, wanted)
 
     def _block(
         self, number: int, start: int, count: int, shape: tuple[int, int], ahead: list[tuple[int, int]]
@@ -81,7 +84,7 @@ class RendererSource:
             return rendered(self.kind, _seeds((_TRAIN, self.seed, number), start, count), shape)
         for epoch, first in ahead:
             if (epoch, first, shape) not in self._ahead:
-                seeds = _seeds((_TRAIN, self.seed, epoch), first, _BLOCK)
+                seeds = _seeds((_TRAIN, self.seed, epoch), first, BLOCK)
                 self._ahead[epoch, first, shape] = self._pool.submit(rendered, self.kind, seeds, shape)
         block = self._ahead.pop((number, start, shape)).result()
         # What was made ahead for a size that is over.
@@ -105,7 +108,7 @@ class RendererSource:
 
 def rendered(kind: str, seeds: list[tuple[int, ...]], shape: tuple[int, int]) -> Frames:
     """Render frames of seeds."""
-    render = {"tools": render_frame}[kind]
+    render = {"tools": render_frame, "polyps": render_polyp}[kind]
     return stacked([render(seed, shape) for seed in seeds])
 
 

@@ -21,15 +21,16 @@ def cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
         instrument's classes together are.
     weights : (c,).
     """
+    if not bool((labels == ANY_INSTRUMENT).any()):
+        return torch.nn.functional.cross_entropy(logits, labels, weights, ignore_index=IGNORE)
     known = labels < logits.shape[1]
     target = labels.where(known, torch.zeros_like(labels))
     total = torch.logsumexp(logits, 1)
     nll = total - logits.gather(1, target[:, None])[:, 0]
     weight = weights[target] * known
-    if bool((labels == ANY_INSTRUMENT).any()):
-        merged = labels == ANY_INSTRUMENT
-        nll = torch.where(merged, total - torch.logsumexp(logits[:, 2:], 1), nll)
-        weight = torch.where(merged, weights[2:].mean(), weight)
+    merged = labels == ANY_INSTRUMENT
+    nll = torch.where(merged, total - torch.logsumexp(logits[:, 2:], 1), nll)
+    weight = torch.where(merged, weights[2:].mean(), weight)
     return (nll * weight).sum() / weight.sum().clamp_min(1.0)
 
 
@@ -57,10 +58,11 @@ def tips_loss(logits: Tensor, bells: Tensor) -> Tensor:
 
     Parameters
     ----------
-    logits, bells : (b, 1, h, w); a bell is 1 at its tip's cell.
+    logits, bells : (b, 1, h, w); a bell is 1 at its tip's cell. Below 0 nobody marked tips: no loss.
     """
     probability = torch.sigmoid(logits)
     hit = torch.nn.functional.logsigmoid(logits) * (1 - probability) ** 2
     miss = torch.nn.functional.logsigmoid(-logits) * probability**2 * (1 - bells) ** 4
     peak = bells >= 0.999
-    return -torch.where(peak, hit, miss).sum() / peak.sum().clamp_min(1)
+    marked = bells >= 0
+    return -(torch.where(peak, hit, miss) * marked).sum() / peak.sum().clamp_min(1)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from trocar.runtime.errors import InvalidInput
-from trocar.video.types import CLASSES
+from trocar.video.types import CLASSES, POLYP_CLASSES
+
+POLYP_EPOCHS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +55,7 @@ class TrainSettings:
 
     arm: str = "full"
     seed: int = 0
-    epochs: int = 60
+    epochs: int = 22
     frames: int = 1024
     repeats: int = 2
     batch_size: int = 8
@@ -61,6 +63,26 @@ class TrainSettings:
     learning_rate: float = 2e-3
     discriminator_rate: float = 5e-4
     ema_decay: float = 0.998
-    adversary_from: float = 0.35
+    adversary_from: float = 0.6
     weights: LossWeights = field(default_factory=LossWeights)
     network: NetworkSettings = field(default_factory=NetworkSettings)
+
+
+def train_settings(network: str, arm: str, seed: int, **changes: int) -> TrainSettings:
+    """Settings of a network's arm by name.
+
+    Parameters
+    ----------
+    network : `annotator` or `polyp`.
+    arm : `full`, or `no-adversarial`: the same generator and budget without a discriminator.
+    """
+    weights = LossWeights()
+    made = TrainSettings(arm=arm, seed=seed)
+    if network == "polyp":
+        weights = replace(weights, classes=(1.0, 1.5))
+        made = replace(
+            made, network=NetworkSettings(classes=len(POLYP_CLASSES), tips=False), epochs=POLYP_EPOCHS
+        )
+    if arm == "no-adversarial":
+        weights = replace(weights, adversarial=0.0, feature_matching=0.0)
+    return replace(made, weights=weights, **changes)  # type: ignore[arg-type]

@@ -22,7 +22,7 @@ NO_TORCH = "import sys; sys.modules.update(torch=None, safetensors=None, tensorb
 def trocar_train(*words):
     parser = argparse.ArgumentParser()
     COMMAND.configure(parser)
-    return COMMAND.run(parser.parse_args(["tpgan", *map(str, words)]))
+    return COMMAND.run(parser.parse_args([*map(str, words)]))
 
 
 def run_without_torch(code):

@@ -48,11 +48,12 @@ def render_frame(seed: int | tuple[int, ...], shape: tuple[int, int] = (HEIGHT, 
     field = (min(border.half[0], shape[0] / 2), min(border.half[1], shape[1] / 2))
     for _ in range(int(random.choice(len(_COUNT), p=_COUNT))):
         instrument = draw_instrument(random)
-        layer = draw_layer(instrument, draw_pose(random, instrument, shape, field), shape)
+        pose = draw_pose(random, instrument, shape, field)
+        layer = draw_layer(instrument, pose, shape)
         soil(random, layer)
         below = planes.copy() if random.random() < 0.15 else None
         cast_shadow(random, planes, layer)
-        blur_layer(random, layer)
+        blur_layer(random, layer, pose.radius)
         tips = lay(planes, labels, tips, layer)
         if below is not None:
             tips = cover_tips(random, planes, labels, tips, below)
@@ -95,13 +96,14 @@ def cast_shadow(random: np.random.Generator, planes: Plane, layer: Layer) -> Non
     planes *= 1 - random.uniform(0.2, 0.7) * shadow
 
 
-def blur_layer(random: np.random.Generator, layer: Layer) -> None:
-    """Movement during the exposure, or out of focus near the lens."""
-    if random.random() < 0.75:
-        return
+def blur_layer(random: np.random.Generator, layer: Layer, radius: float) -> None:
+    """Movement during the exposure, or out of focus, the more the nearer the lens."""
     unit = layer.cover.shape[0] / 256.0
+    near = min(1.0, radius / (25 * unit))
+    if random.random() < 0.8 - 0.4 * near:
+        return
     if random.random() < 0.5:
-        sigma = random.uniform(0.7, 3.0) * unit
+        sigma = random.uniform(0.7, 1.5 + 4.0 * near) * unit
 
         def blur(plane: Plane) -> Plane:
             return np.asarray(cv2.GaussianBlur(plane, (0, 0), sigma))

@@ -65,10 +65,10 @@ def paint_tissue(random: np.random.Generator, shape: tuple[int, int]) -> Tissue:
     grit = 0.9 * random.random(2) ** 2 * unit
     relief += bumps * grit[0] + cells * 0.7 * grit[1]
     colour = _albedo(random, index, bumps, cells, shape, unit)
-    _vessels(random, colour, unit)
-    wetness = _blood(random, colour, unit)
+    add_vessels(random, colour, unit)
+    wetness = add_blood(random, colour, unit)
     colour *= contact
-    return Tissue(_lit(random, colour, relief, wetness, unit), relief)
+    return Tissue(light(random, colour, relief, wetness, unit), relief)
 
 
 def draw_colour(random: np.random.Generator) -> Plane:
@@ -157,7 +157,7 @@ def _albedo(
     return np.ascontiguousarray(np.stack(planes), dtype=np.float32)
 
 
-def _vessels(random: np.random.Generator, colour: Plane, unit: float) -> None:
+def add_vessels(random: np.random.Generator, colour: Plane, unit: float) -> None:
     """Branching vessels, darker and redder or bluer than what they cross."""
     if random.random() < 0.25:
         return
@@ -198,7 +198,7 @@ def _branch(
             _branch(random, mask, points[place], angles[place] + turn, width * 0.7, unit, depth + 1)
 
 
-def _blood(random: np.random.Generator, colour: Plane, unit: float) -> Plane | float:
+def add_blood(random: np.random.Generator, colour: Plane, unit: float) -> Plane | float:
     """Smears and pools of blood; returns how wet that makes the surface."""
     if random.random() < 0.6:
         return 0.0
@@ -214,7 +214,7 @@ def _blood(random: np.random.Generator, colour: Plane, unit: float) -> Plane | f
     return np.asarray(share, dtype=np.float32)
 
 
-def _lit(
+def light(
     random: np.random.Generator, colour: Plane, relief: Plane, wetness: Plane | float, unit: float
 ) -> Plane:
     """Headlight shading that falls off with distance, and highlights where the wet surface faces it."""

@@ -1,0 +1,116 @@
+"""The models' cards: what a network is, what it learned from, what was measured, what it must not do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+INTENDED_USE = (
+    "Research software, not a medical device; trained on rendered frames; nobody may rely on what it marks."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is fixed of a model: words for its card and manifest."""
+
+    title: str
+    task: str
+    what: str
+    learned: str
+    limits: tuple[str, ...]
+
+
+ANNOTATOR = Facts(
+    title="Annotator",
+    task="mark instrument shaft, wrist and clasper, tissue and background in a frame of surgical video, and instrument tips",
+    what=(
+        "The generator of a conditional GAN of the pix2pix family, from a frame to its label map, and to a "
+        "quarter-size map of instrument tips. A U-Net of plain convolutions; the graph takes out exposure and "
+        "white balance itself. Trained with cross-entropy, Dice and focal terms against a conditional patch "
+        "discriminator, which sees frame and label map together, with label maps of other frames among its fakes."
+    ),
+    learned=(
+        "Procedurally rendered frames alone: no pixel of a patient or of any data set was used. The renderer's "
+        "ranges were chosen from descriptions of surgical video, and looked over on the few real frames of the "
+        "tables below, so those frames are not blind to the renderer; nothing was fitted to them."
+    ),
+    limits=(
+        "Trained on rendered frames alone: on real video it is a zero-shot model. See the tables for how good.",
+        "Shaft, wrist and clasper are told apart less well than instrument from tissue.",
+        "Gauze, thread, needles, clips and bags count as tissue; ultrasound probes and trocars were not rendered.",
+        "It sees 256 x 448 px; tips and jaws of a few pixels at that size are lost.",
+        "Each frame is judged alone; nothing is remembered from the frame before.",
+    ),
+)
+
+POLYP = Facts(
+    title="Polyp",
+    task="mark polyps in a frame of colonoscopy",
+    what=(
+        "The annotator's generator with two classes, other and polyp, and no map of tips, trained the same way."
+    ),
+    learned=(
+        "Procedurally rendered frames of a bowel alone: no pixel of a patient or of any data set was used."
+    ),
+    limits=(
+        "Trained on rendered frames alone: on real video it is a zero-shot model. See the tables for how good.",
+        "Flat lesions, folds and stool are easily confused with polyps.",
+        "It is no detector for screening: it was not measured on normal bowel.",
+    ),
+)
+
+
+def card_text(facts: Facts, document: Mapping[str, Any]) -> str:
+    """Write the card in Markdown.
+
+    Parameters
+    ----------
+    document : the checkpoint's facts, and `tables`: title to rows, each an object with the same keys.
+    """
+    sections = [
+        f"# {facts.title}",
+        f"**{INTENDED_USE}**",
+        f"## What it is\n\n{facts.what} Widths {_shown(document.get('network', {}).get('widths', []))}.",
+        "## Intended use\n\nResearch on surgical video. Not for guiding or judging surgery.",
+        f"## What it learned from\n\n{facts.learned}\n\n" + _facts(document.get("training", {})),
+        "## Measured on rendered frames held back\n\n" + _facts(document.get("metrics", {})),
+        *(_table(title, rows) for title, rows in document.get("tables", {}).items()),
+        "## Limits\n\n" + "\n".join(f"- {limit}" for limit in facts.limits),
+        "## Sources\n\n"
+        "- Isola et al., Image-to-Image Translation with Conditional Adversarial Networks, CVPR 2017.\n"
+        "- Zhou et al., Objects as Points, 2019: the focal loss of the tips.\n"
+        "- Tobin et al., Domain Randomization, IROS 2017.\n"
+        "- Surface Dice: Nikolov et al. 2018; tolerance of ROBUST-MIS 2019, 13 px at a width of 960.",
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def _facts(facts: Mapping[str, Any]) -> str:
+    if not facts:
+        return "Not recorded."
+    rows = [f"| {name.replace('_', ' ')} | {_shown(value)} |" for name, value in facts.items()]
+    return "\n".join(["| | |", "|---|---|", *rows])
+
+
+def _table(title: str, rows: Sequence[Mapping[str, Any]]) -> str:
+    if not rows:
+        return f"## {title}\n\nNot measured yet."
+    names = list(rows[0])
+    lines = [
+        "| " + " | ".join(name.replace("_", " ") for name in names) + " |",
+        "|" + "---|" * len(names),
+        *("| " + " | ".join(_shown(row.get(name, "")) for name in names) + " |" for row in rows),
+    ]
+    return f"## {title}\n\n" + "\n".join(lines)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key.replace('_', ' ')} {_shown(held)}" for key, held in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(_shown(held) for held in value)
+    return " ".join(str(value).replace("|", "/").split())
