@@ -112,12 +112,8 @@ class Trainer:
         terms = {
             "cross_entropy": weights.cross_entropy
             * losses.cross_entropy(logits, labels, self._class_weights),
-<<<<<<< HEAD
-            "dice": weights.dice * losses.soft_dice(probability, labels),
-=======
             # Every other pixel says as much, for a quarter of the work.
             "dice": weights.dice * losses.soft_dice(probability[..., ::2, ::2], labels[:, ::2, ::2]),
->>>>>>> annotator
         }
         if tips is not None:
             terms["tips"] = weights.tips * losses.tips_loss(tips.float(), bells)
