@@ -10,8 +10,12 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from trocar.runtime.command import Command
+
+if TYPE_CHECKING:
+    from trocar.video.run import Server
 
 EXAMPLES = """\
 examples:
@@ -79,17 +83,20 @@ def _run(args: argparse.Namespace) -> int:
         report=args.report,
     )
     with _interruptible() as stop, progress(args.input) as moved:
-        if args.server:
-            from trocar.video.servicer.client import annotate_remotely
-
-            document = annotate_remotely(args.server, job, stop=stop, moved=moved)
-        else:
-            document = annotate(job, stop=stop, moved=moved)
+        document = annotate(job, stop=stop, moved=moved, server=_server(args))
     if args.json:
         print(json.dumps(document, indent=2))
     else:
         show(document)
     return 1 if document["frames"]["failed"] else 0
+
+
+def _server(args: argparse.Namespace) -> Server | None:
+    if not args.server:
+        return None
+    from trocar.video.servicer.client import connect
+
+    return connect(args.server, args.model)
 
 
 _KINDS = ("overlay", "coco", "cvat", "yolo", "mot", "webvtt", "jsonl", "dicom_seg")

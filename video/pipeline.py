@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 from trocar.runtime.errors import DeviceError, InvalidInput
 from trocar.video.frames import Annotation, Frame, Quality, Shown, UInt8Array
@@ -17,7 +18,7 @@ from trocar.video.gate import GateSettings
 from trocar.video.presenter import Counts, Display, Draw, LatencySettings, Presenter
 from trocar.video.privacy import PrivacySettings
 from trocar.video.recording import Recorder, Recording
-from trocar.video.remote import Remote, Task, WatchdogSettings, WorkerSpec
+from trocar.video.remote import Answered, Remote, Task, WatchdogSettings, WorkerSpec
 from trocar.video.ring import Ring, Slot
 from trocar.video.source import Picture, Source, paced
 from trocar.video.tracker import Tracker, TrackerSettings
@@ -29,6 +30,31 @@ _OFFLINE_IN_FLIGHT = 3
 _OFFLINE_TRIES = 2
 
 Inspect = Callable[[UInt8Array], Quality]
+
+
+class Engine(Protocol):
+    """What annotates: a process of this machine (`Remote`), or a server."""
+
+    @property
+    def device(self) -> str:
+        """Where the model runs, once it is ready."""
+
+    @property
+    def starts(self) -> int:
+        """How often it was started or connected."""
+
+    def wait_ready(self) -> None:
+        """Wait until it is, or raise why it cannot be."""
+
+    def offer(self, frame: Frame, slot: Slot) -> None:
+        """Hand over a frame; it is answered once, whatever happens. The slot gains a holder."""
+
+    def close(self) -> None:
+        """Answer what was offered, and end."""
+
+
+# Told whom to answer, and how many frames may wait: with one the newest wins.
+OpenEngine = Callable[[Answered, int], Engine]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +91,15 @@ class Summary:
     device: str
 
 
+def in_process(worker: WorkerSpec, watchdog: WatchdogSettings) -> OpenEngine:
+    """Annotate in a watched process of this machine."""
+
+    def open_engine(answered: Answered, depth: int) -> Engine:
+        return Remote(worker, watchdog, answered, depth=depth)
+
+    return open_engine
+
+
 class Rings:
     """The frame memory for the size in use. Frames of the size before keep theirs until they are let go."""
 
@@ -81,7 +116,7 @@ class Rings:
 
 def run_live(
     source: Source,
-    worker: WorkerSpec,
+    open_engine: OpenEngine,
     *,
     draw: Draw,
     display: Display,
@@ -108,7 +143,7 @@ def run_live(
             recorder.put(shown)
 
     presenter = Presenter(settings.latency, settings.gate, settings.tracker, draw=draw, display=show)
-    remote = Remote(worker, settings.watchdog, presenter.answered)
+    engine = open_engine(presenter.answered, 1)
     rings = Rings(_LIVE_SLOTS)
     pictures = source.pictures() if source.live else paced(source.pictures())
     begun_s = time.monotonic()
@@ -123,7 +158,7 @@ def run_live(
                 continue
             frame = _decode(index, picture, slot)
             presenter.enqueue(frame, slot)
-            remote.offer(frame, slot)
+            engine.offer(frame, slot)
             # While the model works: the picture does not wait for this.
             quality = inspect(frame.image_bgr)
             presenter.inspected(quality)
@@ -134,17 +169,17 @@ def run_live(
             slot.release()
     finally:
         presenter.close()
-        remote.close()
+        engine.close()
         if recorder is not None:
             recorder.close()
     if presenter.error is not None:
         raise presenter.error
-    return _summary(source, presenter.counts, begun_s, presenter.flips, remote)
+    return _summary(source, presenter.counts, begun_s, presenter.flips, engine)
 
 
 def run_offline(
     source: Source,
-    worker: WorkerSpec,
+    open_engine: OpenEngine,
     *,
     draw: Draw,
     display: Display,
@@ -162,16 +197,16 @@ def run_offline(
         The model cannot be run, or the source holds no frame.
     """
     answers = _Answers()
-    remote = Remote(worker, settings.watchdog, answers.put, depth=_OFFLINE_IN_FLIGHT)
+    engine = open_engine(answers.put, _OFFLINE_IN_FLIGHT)
     begun_s = time.monotonic()
     counts = Counts()
     canvas, tracker = _Canvas(), Tracker(settings.tracker)
     try:
-        remote.wait_ready()
-        for frame, slot in _offered(source, remote, answers, counts, inspect, stop):
+        engine.wait_ready()
+        for frame, slot in _offered(source, engine, answers, counts, inspect, stop):
             annotation, reason = answers.take(frame.index)
             if annotation is None:
-                annotation, reason = _again(remote, answers, frame, slot)
+                annotation, reason = _again(engine, answers, frame, slot)
             if annotation is not None:
                 annotation = tracker.track(annotation)
             counts.annotated += annotation is not None
@@ -180,13 +215,13 @@ def run_offline(
             display(canvas.shown(frame, annotation, reason, draw))
             slot.release()
     finally:
-        remote.close()
-    return _summary(source, counts, begun_s, 0, remote)
+        engine.close()
+    return _summary(source, counts, begun_s, 0, engine)
 
 
 def _offered(
     source: Source,
-    remote: Remote,
+    engine: Engine,
     answers: _Answers,
     counts: Counts,
     inspect: Inspect,
@@ -204,23 +239,23 @@ def _offered(
         frame = replace(frame, quality=inspect(frame.image_bgr))
         counts.frames += 1
         answers.expect(frame.index)
-        remote.offer(frame, slot)
+        engine.offer(frame, slot)
         waiting.append((frame, slot))
         if len(waiting) >= _OFFLINE_IN_FLIGHT:
             yield waiting.pop(0)
     yield from waiting
 
 
-def _again(remote: Remote, answers: _Answers, frame: Frame, slot: Slot) -> tuple[Annotation | None, str]:
+def _again(engine: Engine, answers: _Answers, frame: Frame, slot: Slot) -> tuple[Annotation | None, str]:
     annotation: Annotation | None = None
     reason = ""
     for _ in range(_OFFLINE_TRIES - 1):
         try:
-            remote.wait_ready()
+            engine.wait_ready()
         except DeviceError as error:
             return None, str(error)
         answers.expect(frame.index)
-        remote.offer(frame, slot)
+        engine.offer(frame, slot)
         annotation, reason = answers.take(frame.index)
     return annotation, reason
 
@@ -273,7 +308,7 @@ def _decode(index: int, picture: Picture, slot: Slot) -> Frame:
     return Frame(index, picture.pts_s, time.monotonic(), slot.image_bgr)
 
 
-def _summary(source: Source, counts: Counts, begun_s: float, flips: int, remote: Remote) -> Summary:
+def _summary(source: Source, counts: Counts, begun_s: float, flips: int, engine: Engine) -> Summary:
     if not counts.frames:
         raise InvalidInput(f"{source.name}: expected at least one frame, got none")
     duration_s = time.monotonic() - begun_s
@@ -282,7 +317,7 @@ def _summary(source: Source, counts: Counts, begun_s: float, flips: int, remote:
         duration_s=duration_s,
         fps=(counts.frames - counts.dropped) / duration_s,
         flips_per_1000=1000 * flips / counts.frames,
-        starts=remote.starts,
+        starts=engine.starts,
         corrupt=source.corrupt,
-        device=remote.device,
+        device=engine.device,
     )

@@ -14,12 +14,12 @@ from trocar.runtime.repository.store import Repository, shipped
 from trocar.video.digest import Digest
 from trocar.video.frames import Shown
 from trocar.video.overlay import Overlay, instrument_palette, object_palette
-from trocar.video.pipeline import VideoSettings, run_live, run_offline
+from trocar.video.pipeline import OpenEngine, VideoSettings, in_process, run_live, run_offline
 from trocar.video.privacy import PrivacyGuard
 from trocar.video.quality import inspect
 from trocar.video.recording import Recording
 from trocar.video.remote import WorkerSpec
-from trocar.video.segmenter import Recipe, recipe
+from trocar.video.segmenter import INSTRUMENT_LABEL, recipe
 from trocar.video.sinks.base import OpenSink, Sink, Stream, Whole
 from trocar.video.source import Source, open_source
 
@@ -44,10 +44,36 @@ class Job:
     report: Path | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Server:
+    """What annotates a job's frames.
+
+    Parameters
+    ----------
+    model : its name and version, as shown to people.
+    label : what it calls an object.
+    """
+
+    model: str
+    label: str
+    open_engine: OpenEngine
+
+
 def annotate(
-    job: Job, *, stop: threading.Event, moved: Moved, settings: VideoSettings | None = None
+    job: Job,
+    *,
+    stop: threading.Event,
+    moved: Moved,
+    settings: VideoSettings | None = None,
+    server: Server | None = None,
 ) -> dict[str, Any]:
     """Do a job; return its document.
+
+    Parameters
+    ----------
+    stop : ends the stream; what was annotated is kept.
+    moved : told the share that is done, None where nobody knows.
+    server : annotates in the place of a process of this machine.
 
     Raises
     ------
@@ -60,35 +86,39 @@ def annotate(
     settings = settings or VideoSettings()
     if job.keep_out_of_body:
         settings = replace(settings, privacy=replace(settings.privacy, blur_out_of_body=False))
-    found = (Repository(Path(job.repository)) if job.repository else shipped()).open(job.model)
-    how = recipe(found.manifest)
+    server = server or _here(job, settings)
     source = open_source(job.input)
     try:
-        return _annotate(job, source, how, f"{job.model}/{found.manifest.version}", stop, moved, settings)
+        return _annotate(job, source, server, stop, moved, settings)
     finally:
         source.close()
+
+
+def _here(job: Job, settings: VideoSettings) -> Server:
+    found = (Repository(Path(job.repository)) if job.repository else shipped()).open(job.model)
+    worker = WorkerSpec(
+        "trocar.video.segmenter:open_segmenter",
+        {"model": job.model, "repository": job.repository, "threads": job.threads, "device": job.device},
+    )
+    name = f"{job.model}/{found.manifest.version}"
+    return Server(name, recipe(found.manifest).label, in_process(worker, settings.watchdog))
 
 
 def _annotate(
     job: Job,
     source: Source,
-    how: Recipe,
-    model: str,
+    server: Server,
     stop: threading.Event,
     moved: Moved,
     settings: VideoSettings,
 ) -> dict[str, Any]:
     from trocar.video.display import open_display
 
-    worker = WorkerSpec(
-        "trocar.video.segmenter:open_segmenter",
-        {"model": job.model, "repository": job.repository, "threads": job.threads, "device": job.device},
-    )
     digest = Digest(source.fps or 25.0, job.mm_per_px)
     guard = PrivacyGuard(settings.privacy)
-    sinks = _Opened(job, source, how, digest)
+    sinks = _Opened(job, source, server.label, digest)
     recording = Recording([sinks], guard)
-    drawn = Overlay(instrument_palette() if how.label == "instrument" else object_palette())
+    drawn = Overlay(instrument_palette() if server.label == INSTRUMENT_LABEL else object_palette())
     screen = open_display(stop) if job.display else None
 
     def shown(one: Shown) -> None:
@@ -101,7 +131,7 @@ def _annotate(
         if live:
             summary = run_live(
                 source,
-                worker,
+                server.open_engine,
                 draw=drawn.draw,
                 display=shown,
                 inspect=inspect,
@@ -116,11 +146,17 @@ def _annotate(
                 recording.write(one)
 
             summary = run_offline(
-                source, worker, draw=drawn.draw, display=kept, inspect=inspect, settings=settings, stop=stop
+                source,
+                server.open_engine,
+                draw=drawn.draw,
+                display=kept,
+                inspect=inspect,
+                settings=settings,
+                stop=stop,
             )
         document = {
             "input": job.input,
-            "model": model,
+            "model": server.model,
             "live": live,
             **digest.document(summary),
             "blurred_out_of_body": guard.blurred,
@@ -139,8 +175,8 @@ def _annotate(
 class _Opened:
     """The job's sinks, opened at the first frame: only that says how large the picture is."""
 
-    def __init__(self, job: Job, source: Source, how: Recipe, digest: Digest) -> None:
-        self._job, self._source, self._how = job, source, how
+    def __init__(self, job: Job, source: Source, label: str, digest: Digest) -> None:
+        self._job, self._source, self._label = job, source, label
         self._sinks: list[Sink] | None = None
         self._digest = digest
 
@@ -153,7 +189,7 @@ class _Opened:
                 width,
                 self._source.fps or 25.0,
                 self._source.frames,
-                (self._how.label,),
+                (self._label,),
             )
             self._sinks = [self._digest]
             self._sinks += [_opener(kind)(path, stream) for kind, path in self._job.files.items()]

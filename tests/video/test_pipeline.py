@@ -12,7 +12,7 @@ from stills import Stills, double
 from trocar.runtime.errors import InvalidInput
 from trocar.video.frames import Annotation, Quality, Shown, UInt8Array
 from trocar.video.gate import GateSettings
-from trocar.video.pipeline import Summary, VideoSettings, run_live, run_offline
+from trocar.video.pipeline import Summary, VideoSettings, in_process, run_live, run_offline
 from trocar.video.presenter import LatencySettings
 from trocar.video.remote import WatchdogSettings, WorkerSpec
 
@@ -61,7 +61,7 @@ def live(worker: WorkerSpec, frames: int, *, inspect=clear, settings=SETTINGS) -
     screen = Screen()
     summary = run_live(
         Stills(frames, fps=FPS),
-        worker,
+        in_process(worker, settings.watchdog),
         draw=draw,
         display=screen,
         inspect=inspect,
@@ -142,7 +142,7 @@ def test_a_display_that_raises_ends_the_run_with_its_error() -> None:
     with pytest.raises(OSError, match="No space left"):
         run_live(
             Stills(50, fps=FPS),
-            double(),
+            in_process(double(), SETTINGS.watchdog),
             draw=draw,
             display=broken,
             inspect=clear,
@@ -155,7 +155,7 @@ def offline(worker: WorkerSpec, source: Stills) -> tuple[Screen, Summary]:
     screen = Screen()
     summary = run_offline(
         source,
-        worker,
+        in_process(worker, SETTINGS.watchdog),
         draw=draw,
         display=screen,
         inspect=clear,
