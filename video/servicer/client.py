@@ -7,6 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
 
 import cv2
 import grpc
@@ -16,8 +17,8 @@ from trocar.runtime.errors import InvalidInput, TrocarError, Unavailable
 from trocar.runtime.server.interceptors import error_of
 from trocar.v1 import video_pb2, video_pb2_grpc
 from trocar.video.frames import Frame
-from trocar.video.pipeline import Answered, Engine
-from trocar.video.remote import SKIPPED, Task
+from trocar.video.pipeline import Engine
+from trocar.video.remote import SKIPPED, Answered, Task
 from trocar.video.ring import Slot
 from trocar.video.run import Server
 from trocar.video.segmenter import INSTRUMENT_LABEL, MODEL
@@ -76,15 +77,16 @@ class RemoteServer:
         """
         ready = grpc.channel_ready_future(self._channel)
         deadline_s = time.monotonic() + _READY_S
-        while time.monotonic() < deadline_s:
-            if self._error is not None:
-                raise self._error
-            try:
-                ready.result(timeout=0.05)
-                return
-            except grpc.FutureTimeoutError:
-                continue
-        raise Unavailable(f"expected a server that answers within {_READY_S:g} s")
+        try:
+            while time.monotonic() < deadline_s:
+                if self._error is not None:
+                    raise self._error
+                with suppress(grpc.FutureTimeoutError):
+                    ready.result(timeout=0.05)
+                    return
+            raise Unavailable(f"expected a server that answers within {_READY_S:g} s")
+        finally:
+            ready.cancel()
 
     def offer(self, frame: Frame, slot: Slot) -> None:
         """Send the frame, or keep it while two are under way; see `Engine`."""
