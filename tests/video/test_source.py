@@ -28,11 +28,12 @@ def encode(
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=rate)
         stream.height, stream.width, stream.pix_fmt = *size, pix_fmt
-        base = Fraction(1, 1000)
+        # AVI has no times: its frames are as far apart as its time base says.
+        base = Fraction(1, rate) if path.suffix == ".avi" else Fraction(1, 1000)
         stream.codec_context.time_base = base
         for index, shade in enumerate(shades):
             frame = av.VideoFrame.from_ndarray(np.full((*size, 3), shade, np.uint8), format="rgb24")
-            frame.pts = round(1000 * (times[index] if times else index / rate))
+            frame.pts = round((times[index] if times else index / rate) / base)
             frame.time_base = base
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
@@ -55,9 +56,9 @@ def read(name: str | Path) -> list[tuple[float, np.ndarray]]:
 SHADES = list(range(20, 220, 10))
 
 
-@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.avi"])
-def test_frames_come_in_order_with_times_and_colours(tmp_path: Path, name: str) -> None:
-    found = read(encode(tmp_path / name, SHADES))
+@pytest.mark.parametrize(("name", "codec"), [("a.mp4", "libx264"), ("a.mkv", "libx264"), ("a.avi", "mpeg4")])
+def test_frames_come_in_order_with_times_and_colours(tmp_path: Path, name: str, codec: str) -> None:
+    found = read(encode(tmp_path / name, SHADES, codec=codec))
     assert len(found) == len(SHADES)
     assert [time_s for time_s, _ in found] == pytest.approx([i / 25 for i in range(len(SHADES))], abs=1e-3)
     for (_, image), shade in zip(found, SHADES, strict=True):
@@ -109,13 +110,14 @@ def test_times_start_at_zero(tmp_path: Path) -> None:
 
 
 def test_a_truncated_file_gives_what_is_there_or_one_error(tmp_path: Path) -> None:
-    whole = encode(tmp_path / "a.mkv", SHADES).read_bytes()
+    whole = encode(tmp_path / "a.mkv", SHADES, codec="ffv1", pix_fmt="bgr0").read_bytes()
     (tmp_path / "cut.mkv").write_bytes(whole[: len(whole) * 2 // 3])
     found = read(tmp_path / "cut.mkv")
-    assert 0 < len(found) <= len(SHADES)
+    assert 5 < len(found) < len(SHADES)
+    assert all(np.unique(image).tolist() == [shade] for (_, image), shade in zip(found, SHADES, strict=False))
     movie = encode(tmp_path / "a.mp4", SHADES).read_bytes()
     (tmp_path / "cut.mp4").write_bytes(movie[: len(movie) * 2 // 3])  # the index stood at the end
-    with pytest.raises(InvalidInput, match=r"cut\.mp4: expected a video that can be read"):
+    with pytest.raises(InvalidInput, match=r"cut\.mp4: expected a video"):
         read(tmp_path / "cut.mp4")
 
 
