@@ -78,7 +78,8 @@ def red_is_polyp(image_rgb: npt.NDArray[np.uint8]) -> Labels:
     inside = ~surround(image_rgb)
     if not inside.any():
         return np.zeros(red.shape, dtype=np.uint8)
-    return ((red > red[inside].mean() + red[inside].std()) & inside).astype(np.uint8)
+    redder = red > red[inside].mean() + red[inside].std()
+    return np.asarray(redder & inside, dtype=np.uint8)
 
 
 def summarise(frames: Iterable[LabelledFrame], annotate: Annotate, *, polyps: bool = False) -> list[Summary]:
@@ -127,7 +128,7 @@ def peaks(heat: npt.NDArray[Any], threshold: float = TIP_THRESHOLD) -> npt.NDArr
     highest = cv2.dilate(heat, np.ones((3, 3), np.uint8))
     rows, columns = np.nonzero((heat >= threshold) & (heat >= highest))
     order = np.argsort(-heat[rows, columns], kind="stable")
-    return (np.stack([columns, rows], axis=1)[order] + 0.5) * TIP_STRIDE
+    return np.asarray((np.stack([columns, rows], axis=1)[order] + 0.5) * TIP_STRIDE, dtype=np.float64)
 
 
 def _masks(found: Labels, truth: Labels, *, polyps: bool) -> Mapping[str, tuple[Mask, Mask]]:

@@ -148,7 +148,8 @@ def blobs(map_grey: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
 
 def instrument_mask(labels: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
     """Where an instrument is, whichever its part."""
-    return ((labels >= PixelClass.SHAFT) & (labels <= PixelClass.CLASPER)) | (labels == ANY_INSTRUMENT)
+    part = (labels >= PixelClass.SHAFT) & (labels <= PixelClass.CLASPER)
+    return np.asarray(part | (labels == ANY_INSTRUMENT), dtype=bool)
 
 
 def surround(image_rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:

@@ -321,5 +321,5 @@ def _steady(camera: Camera) -> Camera:
         saturation=float(np.clip(camera.saturation, 0.8, 1.2)),
         gamma=float(np.clip(camera.gamma, 0.8, 1.2)),
         contrast=float(np.clip(camera.contrast, 0.8, 1.1)),
-        gains=tuple(np.clip(camera.gains, 0.85, 1.25).tolist()),  # type: ignore[arg-type]
+        gains=tuple(np.clip(camera.gains, 0.85, 1.25).tolist()),
     )

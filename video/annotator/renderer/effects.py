@@ -205,7 +205,8 @@ def _noise(random: np.random.Generator, image: Plane, sigma: float) -> None:
     shape: tuple[Any, ...] = image.shape
     grains = np.empty(shape, dtype=np.float32)
     cv2.setRNGSeed(int(random.integers(2**31 - 1)))
-    cv2.randn(grains, 0.0, sigma)
+    fill: Any = cv2.randn
+    fill(grains, 0.0, sigma)
     if random.random() < 0.4:
         grains = np.asarray(cv2.blur(grains, (3, 1) if random.random() < 0.5 else (2, 2))) * np.float32(1.7)
     image += grains
