@@ -17,7 +17,9 @@ GROUP = "trocar.trainers"
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare every trainer's options, each under its network's name."""
-    parser.description = "Train a network. A run that was killed goes on where it was when started again with the same options."
+    parser.description = (
+        "Train a network. A run that was killed goes on where it was if started again with the same options."
+    )
     networks = parser.add_subparsers(dest="network", required=True, metavar="NETWORK")
     for point in sorted(entry_points(group=GROUP), key=lambda each: each.name):
         trainer = _load(point)

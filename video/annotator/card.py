@@ -24,22 +24,23 @@ class Facts:
 
 ANNOTATOR = Facts(
     title="Annotator",
-    task="mark instrument shaft, wrist and clasper, tissue and background in a frame of surgical video, and instrument tips",
+    task="mark instruments by part (shaft, wrist, clasper), their tips, tissue and background in a frame",
     what=(
-        "The generator of a conditional GAN of the pix2pix family, from a frame to its label map, and to a "
-        "quarter-size map of instrument tips. A U-Net of plain convolutions; the graph takes out exposure and "
-        "white balance itself. Trained with cross-entropy, Dice and focal terms against a conditional patch "
-        "discriminator, which sees frame and label map together, with label maps of other frames among its fakes."
+        "The generator of a conditional GAN of the pix2pix family, from a frame to its label map and to a "
+        "quarter-size map of instrument tips. A U-Net of plain convolutions; the graph itself takes out "
+        "exposure and white balance. Trained with cross-entropy, Dice and focal terms against a conditional "
+        "patch discriminator, which sees frame and label map together, and whose fakes include label maps of "
+        "other frames."
     ),
     learned=(
-        "Procedurally rendered frames alone: no pixel of a patient or of any data set was used. The renderer's "
-        "ranges were chosen from descriptions of surgical video, and looked over on the few real frames of the "
-        "tables below, so those frames are not blind to the renderer; nothing was fitted to them."
+        "Procedurally rendered frames alone: no pixel of a patient or of any data set was used. The renderer "
+        "was written from descriptions of surgical video. Its author had seen the real frames of the tables "
+        "below and what early networks got wrong on them: they are no blind test. Nothing was fitted to them."
     ),
     limits=(
-        "Trained on rendered frames alone: on real video it is a zero-shot model. See the tables for how good.",
+        "Trained on rendered frames alone: on real video it works zero-shot. The tables say how well.",
         "Shaft, wrist and clasper are told apart less well than instrument from tissue.",
-        "Gauze, thread, needles, clips and bags count as tissue; ultrasound probes and trocars were not rendered.",
+        "Gauze, thread, needles and clips count as tissue; bags, probes and trocars were not rendered.",
         "It sees 256 x 448 px; tips and jaws of a few pixels at that size are lost.",
         "Each frame is judged alone; nothing is remembered from the frame before.",
     ),
@@ -48,14 +49,12 @@ ANNOTATOR = Facts(
 POLYP = Facts(
     title="Polyp",
     task="mark polyps in a frame of colonoscopy",
-    what=(
-        "The annotator's generator with two classes, other and polyp, and no map of tips, trained the same way."
-    ),
+    what=("The annotator's generator with two classes, other and polyp, without tips, trained the same way."),
     learned=(
         "Procedurally rendered frames of a bowel alone: no pixel of a patient or of any data set was used."
     ),
     limits=(
-        "Trained on rendered frames alone: on real video it is a zero-shot model. See the tables for how good.",
+        "Trained on rendered frames alone: on real video it works zero-shot. The tables say how well.",
         "Flat lesions, folds and stool are easily confused with polyps.",
         "It is no detector for screening: it was not measured on normal bowel.",
     ),

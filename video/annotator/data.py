@@ -117,7 +117,7 @@ def stacked(scenes: list[Scene]) -> Frames:
     return Frames(
         np.stack([scene.image_rgb for scene in scenes]),
         np.stack([scene.labels for scene in scenes]),
-        np.stack([tip_bells(scene.tips_xy, scene.labels.shape) for scene in scenes]),  # type: ignore[arg-type]
+        np.stack([tip_bells(scene.tips_xy, scene.labels.shape) for scene in scenes]),
     )
 
 
@@ -125,7 +125,7 @@ def augmented(frames: Frames, random: np.random.Generator) -> Frames:
     """Mirror and recolour a batch anew."""
     images, labels, bells = frames.images.copy(), frames.labels.copy(), frames.bells.copy()
     for number in range(len(images)):
-        flips = [axis for axis, chance in ((0, 0.3), (1, 0.5)) if random.random() < chance]
+        flips = tuple(axis for axis, chance in ((0, 0.3), (1, 0.5)) if random.random() < chance)
         if flips:
             images[number] = np.flip(images[number], flips)
             labels[number] = np.flip(labels[number], flips)

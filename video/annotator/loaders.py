@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from trocar.runtime.errors import InvalidInput
 from trocar.video.annotator.encodings import ENCODINGS, Encoding
-from trocar.video.annotator.labels import ANY_INSTRUMENT, IGNORE
+from trocar.video.annotator.labels import ANY_INSTRUMENT
 from trocar.video.types import PixelClass
 
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
@@ -56,10 +56,8 @@ def find_pairs(folder: Path, encoding: Encoding) -> list[tuple[Path, Path]]:
     """
     if not folder.is_dir():
         raise InvalidInput(f"{folder}: expected a folder of frames and masks")
-    pairs = []
-    for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() in PICTURES and (mask := _mask_of(path, folder, encoding)) is not None:
-            pairs.append((path, mask))
+    pictures = (path for path in sorted(folder.rglob("*")) if path.suffix.lower() in PICTURES)
+    pairs = [(path, mask) for path in pictures if (mask := _mask_of(path, folder, encoding)) is not None]
     if not pairs:
         raise InvalidInput(
             f"{folder}: expected frames in {' or '.join(encoding.frames)} with masks of the same names in "
@@ -150,7 +148,8 @@ def blobs(map_grey: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
 
 def instrument_mask(labels: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
     """Where an instrument is, whichever its part."""
-    return ((labels >= PixelClass.SHAFT) & (labels <= PixelClass.CLASPER)) | (labels == ANY_INSTRUMENT)
+    part = (labels >= PixelClass.SHAFT) & (labels <= PixelClass.CLASPER)
+    return np.asarray(part | (labels == ANY_INSTRUMENT), dtype=bool)
 
 
 def surround(image_rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
@@ -205,6 +204,3 @@ def _read_mask(path: Path, encoding: Encoding) -> npt.NDArray[np.uint8]:
     if encoding.colours:
         return np.ascontiguousarray(_read(path, cv2.IMREAD_COLOR)[..., ::-1])
     return np.asarray(_read(path, cv2.IMREAD_GRAYSCALE), dtype=np.uint8)
-
-
-__all__ = ["IGNORE", "LabelledFrame", "find_pairs", "load_frame", "load_frames"]

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trocar.runtime.errors import InvalidInput
-from trocar.video.annotator.card import ANNOTATOR, INTENDED_USE, POLYP as POLYP_FACTS, Facts, card_text
+from trocar.video.annotator.card import ANNOTATOR, INTENDED_USE, Facts, card_text
+from trocar.video.annotator.card import POLYP as POLYP_FACTS
 from trocar.video.annotator.settings import NetworkSettings
 from trocar.video.types import CLASSES, HEIGHT, PALETTE_RGB, POLYP_CLASSES, WIDTH, PixelClass
 
@@ -150,7 +151,7 @@ class Network:
 
         first = 0
         for size in batches:
-            seeds = [(stream, number) for number in range(first, first + size)]
+            seeds: list[tuple[int, ...]] = [(stream, number) for number in range(first, first + size)]
             yield {"image": as_input(rendered(self.kind, seeds, (HEIGHT, WIDTH)).images)}
             first += size
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from trocar.runtime.errors import InvalidInput
 from trocar.video.types import CLASSES, POLYP_CLASSES
 
-POLYP_EPOCHS = 16
+POLYP_EPOCHS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,15 +55,15 @@ class TrainSettings:
 
     arm: str = "full"
     seed: int = 0
-    epochs: int = 22
-    frames: int = 1024
-    repeats: int = 2
+    epochs: int = 14
+    frames: int = 768
+    repeats: int = 3
     batch_size: int = 8
     coarse: float = 0.5
     learning_rate: float = 2e-3
     discriminator_rate: float = 5e-4
     ema_decay: float = 0.998
-    adversary_from: float = 0.6
+    adversary_from: float = 0.57
     weights: LossWeights = field(default_factory=LossWeights)
     network: NetworkSettings = field(default_factory=NetworkSettings)
 

@@ -53,8 +53,8 @@ class Trainer:
         self.epoch, self.steps = 0, 0
         torch.manual_seed(settings.seed)
         layout = torch.channels_last
-        self.generator = Generator(settings.network).to(self.device, memory_format=layout)  # type: ignore[call-overload]
-        self.discriminator = Discriminator(settings.network.classes).to(self.device, memory_format=layout)  # type: ignore[call-overload]
+        self.generator = Generator(settings.network).to(self.device, memory_format=layout)  # type: ignore[call-overload, unused-ignore]
+        self.discriminator = Discriminator(settings.network.classes).to(self.device, memory_format=layout)  # type: ignore[call-overload, unused-ignore]
         self.averaged = copy.deepcopy(self.generator).requires_grad_(False).eval()
         self._optimiser = torch.optim.AdamW(
             self.generator.parameters(), settings.learning_rate, betas=(0.9, 0.99), weight_decay=1e-2

@@ -47,7 +47,7 @@ class TrainingLines:
         dice = "  ".join(
             f"{name} {figures[f'validation/dice_{place}']:.3f}" for place, name in enumerate(self._classes)
         )
-        self._bar.console.print(
-            f"epoch {number}/{self._epochs}  loss {figures['loss/total']:.3f}  Dice: {dice}  {figures['seconds']:.0f} s"
-        )
+        loss, seconds = figures["loss/total"], figures["seconds"]
+        line = f"epoch {number}/{self._epochs}  loss {loss:.3f}  Dice: {dice}  {seconds:.0f} s"
+        self._bar.console.print(line, soft_wrap=True)
         self._bar.update(self._task, completed=number)

@@ -73,7 +73,7 @@ def draw_border(random: np.random.Generator, shape: tuple[int, int], kind: str |
 
 @dataclass(frozen=True, slots=True)
 class Camera:
-    """How the camera turns light into bytes."""
+    """How the camera turns light into bytes; `captioned` is the share of frames with words over them."""
 
     gains: tuple[float, float, float]
     gamma: float
@@ -85,6 +85,7 @@ class Camera:
     shrink: float
     jpeg: int
     vignette: float
+    captioned: float = 0.12
 
 
 def draw_camera(random: np.random.Generator) -> Camera:
@@ -175,7 +176,7 @@ def photograph(
     if camera.noise:
         _noise(random, image, camera.noise)
     frame: Image = np.clip(image * 255.0 + 0.5, 0, 255).astype(np.uint8)
-    if random.random() < 0.12:
+    if random.random() < camera.captioned:
         add_text(random, frame)
     return _compressed(frame, camera.jpeg), inside > 0
 
@@ -204,7 +205,8 @@ def _noise(random: np.random.Generator, image: Plane, sigma: float) -> None:
     shape: tuple[Any, ...] = image.shape
     grains = np.empty(shape, dtype=np.float32)
     cv2.setRNGSeed(int(random.integers(2**31 - 1)))
-    cv2.randn(grains, 0.0, sigma)
+    fill: Any = cv2.randn
+    fill(grains, 0.0, sigma)
     if random.random() < 0.4:
         grains = np.asarray(cv2.blur(grains, (3, 1) if random.random() < 0.5 else (2, 2))) * np.float32(1.7)
     image += grains

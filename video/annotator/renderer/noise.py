@@ -29,8 +29,8 @@ def tiles() -> Mapping[str, tuple[Plane, ...]]:
         held[kind] = tuple(_filtered(random, slope, low, high) for _ in range(_VARIANTS))
     held["cells"] = tuple(_cells(random, 60) for _ in range(_VARIANTS))
     held["streak"] = tuple(_streaks(random) for _ in range(_VARIANTS))
-    for kind in held.values():
-        for tile in kind:
+    for variants in held.values():
+        for tile in variants:
             tile.flags.writeable = False
     return MappingProxyType(held)
 

@@ -115,7 +115,10 @@ def _add_polyp(
     y, x = random.uniform(0.1, 0.9) * shape[0], random.uniform(0.1, 0.9) * shape[1]
     across = (columns - x) * np.cos(turn) + (rows - y) * np.sin(turn)
     along = (rows - y) * np.cos(turn) - (columns - x) * np.sin(turn)
-    warp = cut(random, "cloud", shape, random.uniform(0.6, 2.0) * small) * random.uniform(0.02, 0.12) * small
+    # Polyps are smooth in outline: only the noise's slow part is kept.
+    wide = round(random.uniform(0.1, 0.4) * small) | 1
+    warp = cv2.blur(cut(random, "cloud", shape, random.uniform(0.8, 2.5) * small), (wide, wide))
+    warp = np.asarray(warp) * random.uniform(0.02, 0.2) * small
     inside = (1 - np.sqrt((across / small) ** 2 + (along / large) ** 2)) * small + warp
     part = np.clip(inside / (small * random.uniform(0.4, 1.0)), 0, 1)
     tall = small * random.uniform(0.1, 0.75)

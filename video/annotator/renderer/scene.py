@@ -80,7 +80,7 @@ def visible(tips: npt.NDArray[np.float64], labels: Labels) -> npt.NDArray[np.flo
     cells = np.floor(tips).astype(np.int64)
     inside = (cells >= 0).all(1) & (cells[:, 0] < labels.shape[1]) & (cells[:, 1] < labels.shape[0])
     tips, cells = tips[inside], cells[inside]
-    return tips[labels[cells[:, 1], cells[:, 0]] == PixelClass.CLASPER]
+    return np.asarray(tips[labels[cells[:, 1], cells[:, 0]] == PixelClass.CLASPER], dtype=np.float64)
 
 
 def cast_shadow(random: np.random.Generator, planes: Plane, layer: Layer) -> None:

@@ -149,7 +149,7 @@ def _albedo(
     mix = cut(random, "cloud", shape, random.uniform(20, 110) * unit)
     detail = cut(random, "rough", shape, random.uniform(15, 60) * unit)
     mix = np.clip(0.5 + random.uniform(0.2, 0.6) * mix + random.uniform(0.0, 0.3) * detail, 0.0, 1.0)
-    mottle = random.uniform(0.1, 1.0) * np.float32([[0.10], [0.14], [0.10]])
+    mottle = random.uniform(0.1, 1.0) * np.array([[0.10], [0.14], [0.10]], np.float32)
     weights = random.uniform(-1.0, 1.0, (3, organs)).astype(np.float32) * mottle
     gain = 1.0 + weights[0][index] * bumps + weights[1][index] * cells + weights[2][index] * detail
     np.clip(gain, 0.25, 1.9, out=gain)
@@ -162,13 +162,17 @@ def add_vessels(random: np.random.Generator, colour: Plane, unit: float) -> None
     if random.random() < 0.25:
         return
     shape = colour.shape[1:]
-    mask = np.zeros(shape, dtype=np.uint8)
+    mask: npt.NDArray[np.uint8] = np.zeros(shape, dtype=np.uint8)
     for _ in range(int(random.integers(1, 14))):
         start = random.uniform((0, 0), (shape[1], shape[0]))
         _branch(random, mask, start, random.uniform(0, 2 * np.pi), random.uniform(0.6, 3.2) * unit, unit, 0)
     if random.random() < 0.4:
-        mask = cv2.GaussianBlur(mask, (0, 0), random.uniform(0.6, 2.0) * unit)
-    tint = np.float32([0.75, 0.35, 0.38]) if random.random() < 0.75 else np.float32([0.6, 0.5, 0.66])
+        mask = np.asarray(cv2.GaussianBlur(mask, (0, 0), random.uniform(0.6, 2.0) * unit), dtype=np.uint8)
+    tint = (
+        np.array([0.75, 0.35, 0.38], np.float32)
+        if random.random() < 0.75
+        else np.array([0.6, 0.5, 0.66], np.float32)
+    )
     strength = random.uniform(0.25, 1.0) / 255.0
     share = mask.astype(np.float32) * strength
     for plane, value in zip(colour, tint, strict=True):
@@ -188,9 +192,9 @@ def _branch(
     angles = angle + np.cumsum(random.normal(0, 0.25, steps))
     moves = np.stack([np.cos(angles), np.sin(angles)], axis=1) * random.uniform(4, 9) * unit
     points = start + np.cumsum(moves, axis=0)
-    fixed = np.round(points * 16).astype(np.int32)[None]
+    fixed = np.round(points * 16).astype(np.int32)
     level = int(np.clip(255 * width, 60, 255))
-    cv2.polylines(mask, fixed, False, level, max(1, round(width)), cv2.LINE_AA, 4)
+    cv2.polylines(mask, [fixed], False, level, max(1, round(width)), cv2.LINE_AA, 4)
     if depth < 2:
         for _ in range(int(random.integers(0, 3))):
             place = int(random.integers(steps))
@@ -208,7 +212,9 @@ def add_blood(random: np.random.Generator, colour: Plane, unit: float) -> Plane 
     share = np.clip((noise - random.uniform(0.3, 1.6)) * random.uniform(1.5, 8), 0, 1) * random.uniform(
         0.4, 0.95
     )
-    blood = np.float32([random.uniform(0.25, 0.6), random.uniform(0.01, 0.08), random.uniform(0.01, 0.09)])
+    blood = np.array(
+        [random.uniform(0.25, 0.6), random.uniform(0.01, 0.08), random.uniform(0.01, 0.09)], np.float32
+    )
     for plane, value in zip(colour, blood, strict=True):
         plane += (value - plane) * share
     return np.asarray(share, dtype=np.float32)
