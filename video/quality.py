@@ -36,11 +36,12 @@ _TILE_PX = 20
 # A tile is fouled where it has less than this share of the view's usual detail.
 _FOULED = 0.2
 _BRIGHT, _WASHED_OUT = 0.92, 0.15
-# Tissue is redder than blue by this much, and no greener than red.
-_RED_OVER_BLUE = 0.04
+# Tissue is redder than blue by this share of its red, and not greener than red by more than noise.
+_RED_OVER_BLUE, _GREEN_OVER_RED = 0.05, 1.05
+_NOISE = 0.005
 # Shares of such pixels: a patient leaves more than the second, instruments and smoke included; a room less
 # than the first.
-_ROOM, _PATIENT = 0.20, 0.50
+_ROOM, _PATIENT = 0.22, 0.34
 
 
 def inspect(image_bgr: UInt8Array) -> Quality:
@@ -151,6 +152,6 @@ def _out_of_body(blue: Float32Array, green: Float32Array, red: Float32Array) -> 
     lit = red + green + blue > 3 * _LIT
     if not lit.any():
         return 0.0
-    tissue = (red - blue > _RED_OVER_BLUE) & (red >= green)
+    tissue = (red - blue > _RED_OVER_BLUE * red + _NOISE) & (_GREEN_OVER_RED * red >= green)
     share = float(np.mean(tissue[lit]))
     return min(1.0, max(0.0, (_PATIENT - share) / (_PATIENT - _ROOM)))

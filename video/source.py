@@ -25,8 +25,8 @@ from trocar.video.frames import UInt8Array
 
 RENDERED = "rendered:"
 RENDERED_FPS = 25
-RENDERED_SECONDS = 10
-RENDERED_HEIGHT, RENDERED_WIDTH = 720, 1280
+RENDERED_SECONDS = 6
+RENDERED_HEIGHT, RENDERED_WIDTH = 432, 768
 MAX_PIXELS = 8192 * 4320
 _CAMERA = "/dev/video"
 _TIMEOUT_S = 10.0
@@ -223,11 +223,10 @@ class _RenderedSource:
         from trocar.video.annotator.renderer import render_clip
 
         assert self.frames is not None
-        scenes = render_clip(
-            self._seed, frames=self.frames, fps=RENDERED_FPS, height=RENDERED_HEIGHT, width=RENDERED_WIDTH
-        )
-        for index, scene in enumerate(scenes):
-            yield _RenderedPicture(index / RENDERED_FPS, RENDERED_HEIGHT, RENDERED_WIDTH, scene.image_rgb)
+        shape = (RENDERED_HEIGHT, RENDERED_WIDTH)
+        frames = render_clip(self._seed, self.frames, RENDERED_FPS, shape)
+        for index, frame in enumerate(frames):
+            yield _RenderedPicture(index / RENDERED_FPS, *shape, frame.scene.image_rgb)
 
     def close(self) -> None:
         pass
