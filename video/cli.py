@@ -51,6 +51,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     flow.add_argument("--mm-per-px", type=float, metavar="MM", help="scale of a calibrated camera")
     out = parser.add_argument_group("what to write")
     out.add_argument("--overlay", type=Path, metavar="OUT.mp4", help="the picture with its overlay, H.264")
+    out.add_argument("--picture", type=Path, metavar="F.png", help="six frames with their overlay")
     out.add_argument("--coco", type=Path, metavar="F.json", help="COCO instances, run-length masks")
     out.add_argument("--cvat", type=Path, metavar="F.xml", help="CVAT for video 1.1, polygons by track")
     out.add_argument("--yolo", type=Path, metavar="DIR", help="YOLO segmentation labels, a new folder")
@@ -99,7 +100,7 @@ def _server(args: argparse.Namespace) -> Server | None:
     return connect(args.server, args.model)
 
 
-_KINDS = ("overlay", "coco", "cvat", "yolo", "mot", "webvtt", "jsonl", "dicom_seg")
+_KINDS = ("overlay", "picture", "coco", "cvat", "yolo", "mot", "webvtt", "jsonl", "dicom_seg")
 
 
 @contextmanager

@@ -222,6 +222,10 @@ def _opener(kind: str) -> OpenSink:
         from trocar.video.sinks.webvtt import WebVttSink
 
         return WebVttSink
+    if kind == "picture":
+        from trocar.video.sinks.sheet import SheetSink
+
+        return SheetSink
     if kind == "dicom_seg":
         from trocar.video.sinks.dicom_seg import DicomSegSink
 

@@ -25,6 +25,7 @@ from trocar.video.sinks.cvat import CvatSink
 from trocar.video.sinks.dicom_seg import DicomSegSink
 from trocar.video.sinks.lines import JsonlSink, MotSink, YoloSink
 from trocar.video.sinks.mp4 import Mp4Sink
+from trocar.video.sinks.sheet import SheetSink
 from trocar.video.sinks.webvtt import WebVttSink
 
 HEIGHT, WIDTH, FPS = 92, 122, 25.0
@@ -38,6 +39,7 @@ ALL = (
     ("p.vtt", WebVttSink),
     ("v.mp4", Mp4Sink),
     ("dicom", DicomSegSink),
+    ("sheet.png", SheetSink),
 )
 
 
@@ -179,6 +181,23 @@ def test_mp4_takes_odd_sides_and_another_size_midway(tmp_path: Path) -> None:
     with av.open(str(sink.close()[0])) as container:
         frames = list(container.decode(video=0))
     assert [(one.height, one.width) for one in frames] == [(90, 120)] * 4
+
+
+@pytest.mark.parametrize("frames", [1, 5, 6, 100])
+def test_a_sheet_has_six_pictures_from_begin_to_end(tmp_path: Path, frames: int) -> None:
+    sink = SheetSink(tmp_path / "sheet.png", STREAM)
+    for index in range(frames):
+        image = np.full((HEIGHT, WIDTH, 3), 2 * index, np.uint8)
+        sink.write(Shown(Frame(index, index / FPS, 0.0, image), image, None, False, "", 0.0, {}))
+    sheet = cv2.imread(str(sink.close()[0]))
+    height = round(HEIGHT * 480 / WIDTH)
+    assert sheet.shape == (2 * height, 3 * 480, 3)
+    shades = [
+        int(sheet[height // 2 + row * height, 240 + column * 480, 0]) for row in (0, 1) for column in range(3)
+    ]
+    assert shades == sorted(shades)
+    assert shades[0] == 0
+    assert shades[-1] >= 2 * 0.85 * (frames - 1)
 
 
 def test_dicom_segments_are_the_masks_and_refer_to_their_frame(tmp_path: Path) -> None:
