@@ -92,6 +92,10 @@ def _jpeg(data: bytes) -> tuple[tuple[int, int], Callable[[UInt8Array], None]]:
         # Only the header is read here: a small file may claim any number of pixels.
         with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
             width, height = image.size
+    except Image.DecompressionBombError as error:
+        raise InvalidInput(
+            f"expected frames of 1 to {MAX_SIDE_PX} pixels a side, got more: {error}"
+        ) from error
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
         raise InvalidInput(f"expected a JPEG, got {len(data)} bytes that are none") from error
     _check_size(height, width)

@@ -11,7 +11,7 @@ from typing import Any
 import grpc
 
 from trocar.runtime.config import limits, parse_table
-from trocar.runtime.errors import InvalidInput, TrocarError
+from trocar.runtime.errors import InvalidInput
 from trocar.runtime.repository.store import Repository
 from trocar.runtime.server.services import ServiceContext
 from trocar.v1 import video_pb2, video_pb2_grpc
@@ -121,29 +121,36 @@ class _Reader:
 
     def __init__(self, stream: Stream, requests: Iterator[video_pb2.AnnotateRequest]) -> None:
         self._stream, self._requests = stream, requests
-        self._error: TrocarError | None = None
+        self._error: Exception | None = None
         self._thread = threading.Thread(target=self._run, name="video-reader", daemon=True)
         self._thread.start()
 
     def raise_error(self) -> None:
-        """Raise what ended the reading, if it was the client's fault."""
+        """Raise what ended the reading, if it was not the client's leaving."""
         if self._error is not None:
             raise self._error
 
     def _run(self) -> None:
         try:
             self._read()
-        except TrocarError as error:
+        except Exception as error:  # raised again by the thread that answers
             self._error = error
-        except Exception:  # the call ended: gRPC says so by raising here
-            pass
         finally:
             self._stream.finish()
+
+    def _received(self) -> Iterator[video_pb2.AnnotateRequest]:
+        while True:
+            try:
+                yield next(self._requests)
+            except StopIteration:
+                return
+            except Exception:  # gRPC's way to say that the call is over
+                return
 
     def _read(self) -> None:
         rings, pictures = Rings(_SLOTS), PictureReader()
         index = 0
-        for request in self._requests:
+        for request in self._received():
             if request.WhichOneof("content") != "frame":
                 raise InvalidInput("expected a frame after the settings, got something else")
             for number, pts_us, (height, width), write in pictures.read(request.frame):
