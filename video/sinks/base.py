@@ -98,9 +98,9 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise InvalidInput(
-            f"cannot write {path}: {error.strerror or error}; nothing was kept of it"
-        ) from error
+        # pydicom wraps the system's words in a traceback of its own.
+        said = error.strerror or str(error).strip().rpartition("\n")[2]
+        raise InvalidInput(f"cannot write {path}: {said}; nothing was kept of it") from error
 
 
 def outlines(mask: npt.NDArray[np.bool_]) -> list[npt.NDArray[np.int32]]:
