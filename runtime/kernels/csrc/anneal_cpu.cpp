@@ -4,6 +4,7 @@
 #include <nanobind/stl/vector.h>
 
 #include "anneal.h"
+#include "anneal_arrays.h"
 #include "anneal_chain.h"
 
 namespace nb = nanobind;
@@ -30,11 +31,19 @@ void bind_anneal(nb::module_& module) {
           nb::arg("hinge"));
   nb::class_<Annealer>(module, "Annealer")
       .def(
-          nb::init<Annealer::Matrix, Annealer::Ints, Annealer::Ints, int, int, int, Annealer::Ints,
-                   Annealer::Floats, std::vector<Goal>, Rules, float, Annealer::Floats, uint64_t, uint64_t>(),
-          nb::arg("matrix"), nb::arg("candidate_hole"), nb::arg("candidate_plane"), nb::arg("columns"),
-          nb::arg("rows"), nb::arg("planes"), nb::arg("strata"), nb::arg("point_cc"), nb::arg("goals"),
-          nb::arg("rules"), nb::arg("needle_cost"), nb::arg("seed_cost"), nb::arg("seed"), nb::arg("stream"))
+          "__init__",
+          [](Annealer* self, const Matrix& matrix, const Ints& hole, const Ints& plane, int columns, int rows,
+             int planes, const Ints& strata, const Floats& point_cc, std::vector<Goal> goals, Rules rules,
+             float needle_cost, const Floats& seed_cost, uint64_t seed, uint64_t stream) {
+            new (self) Annealer(make_problem(matrix, hole, plane, columns, rows, planes, strata, point_cc,
+                                             std::move(goals), rules, needle_cost, seed_cost),
+                                seed, stream);
+          },
+          nb::keep_alive<1, 2>(),  // the chain reads the matrix where it is
+          nb::arg("matrix").noconvert(), nb::arg("candidate_hole"), nb::arg("candidate_plane"),
+          nb::arg("columns"), nb::arg("rows"), nb::arg("planes"), nb::arg("strata"), nb::arg("point_cc"),
+          nb::arg("goals"), nb::arg("rules"), nb::arg("needle_cost"), nb::arg("seed_cost"), nb::arg("seed"),
+          nb::arg("stream"))
       .def("set_plan", &Annealer::set_plan, nb::arg("candidates"))
       .def("add_if_better", &Annealer::add_if_better, nb::arg("candidates"))
       .def("add_greedily", &Annealer::add_greedily, nb::call_guard<nb::gil_scoped_release>())
