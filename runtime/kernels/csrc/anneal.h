@@ -6,6 +6,9 @@
 #include <cstdint>
 #include <cstring>
 
+#include "hd.h"
+
+// As TROCAR_HD, where the compiler decides what to inline.
 #if defined(__CUDACC__)
 #define TROCAR_HOST_DEVICE __host__ __device__
 #else

@@ -100,6 +100,8 @@ class Annealer {
 
   double cost() const { return cost_; }
   double best_cost() const { return best_cost_; }
+  double seeds_cost() const { return at_.seeds_cost; }
+  const Problem& problem() const { return problem_; }
   int64_t evaluated() const { return evaluated_; }
   std::vector<int> plan() const { return {seeds_.begin(), seeds_.begin() + at_.count}; }
   std::vector<int> best() const { return best_; }

@@ -1,11 +1,13 @@
 // The annealing search on the CPU, bound for Python.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/pair.h>
 #include <nanobind/stl/vector.h>
 
 #include "anneal.h"
 #include "anneal_arrays.h"
 #include "anneal_chain.h"
+#include "chains_pack.h"
 
 namespace nb = nanobind;
 
@@ -54,9 +56,34 @@ void bind_anneal(nb::module_& module) {
       .def("best", &Annealer::best)
       .def("dose", &Annealer::dose)
       .def("drift", &Annealer::drift)
+      .def("packed",
+           [](const Annealer& self) {
+             const chains::Packed packed = chains::pack(self.problem());
+             return std::make_pair(nb::bytes(&packed.header, sizeof packed.header),
+                                   nb::bytes(packed.tables.data(), packed.tables.size() * 4));
+           })
+      .def_prop_ro("seeds_cost", &Annealer::seeds_cost)
       .def_prop_ro("cost", &Annealer::cost)
       .def_prop_ro("best_cost", &Annealer::best_cost)
       .def_prop_ro("evaluated", &Annealer::evaluated);
+  // The state and the increment of a chain's random numbers before its first move.
+  module.def(
+      "random_state",
+      [](uint64_t seed, uint64_t stream) {
+        const Pcg32 random(seed, stream);
+        return std::make_pair(random.state, random.increment);
+      },
+      nb::arg("seed"), nb::arg("stream"));
+  // The temperatures of a run, one for every 256 moves.
+  module.def(
+      "temperatures",
+      [](int64_t moves, double t_start, double t_end) {
+        std::vector<double> steps;
+        for (int64_t move = 0; move < moves; move += kMovesPerTemperature)
+          steps.push_back(temperature_at(move, moves, t_start, t_end));
+        return steps;
+      },
+      nb::arg("moves"), nb::arg("t_start"), nb::arg("t_end"));
   module.def(
       "pattern_allows",
       [](nb::ndarray<const uint8_t, nb::ndim<2>, nb::c_contig, nb::device::cpu> used, int column, int row,

@@ -82,6 +82,13 @@ struct Occupancy {
     }
   }
 
+  // Takes up the first `chosen` of `seeds`, where nothing is chosen yet; `cost` is what they add to
+  // seeds_cost.
+  TROCAR_HOST_DEVICE void reopen(int chosen, double cost) {
+    for (count = 0; count < chosen;) place(seeds[count]);
+    seeds_cost = cost;
+  }
+
   // Fills `move` and already applies it to the occupancy (not to the dose); an illegal proposal is undone
   // and tried again a few times, so that a move that counts has been evaluated.
   TROCAR_HOST_DEVICE void propose(Move& move) {

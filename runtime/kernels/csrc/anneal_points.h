@@ -24,13 +24,13 @@ struct Stratum {
 
 // `Value` is one point's float, or a vector of kLanes of them.
 template <class Value>
-TROCAR_HOST_DEVICE inline __attribute__((always_inline)) Value exchange(Value dose, Value plus, Value minus) {
+TROCAR_HD Value exchange(Value dose, Value plus, Value minus) {
   return (dose + plus) - minus;
 }
 
 // The hinge of doses that lie `over` the threshold.
 template <class Value>
-TROCAR_HOST_DEVICE inline __attribute__((always_inline)) Value hinge_of(Value over, float sign) {
+TROCAR_HD Value hinge_of(Value over, float sign) {
   const Value wanting = over * -sign;
   return wanting > 0.0f ? wanting : Value{};
 }

@@ -66,14 +66,14 @@ class Event {
 };
 
 dl::dtype parse_dtype(const std::string& name) {
-  const dl::dtype known[] = {element_type<uint8_t>(),  element_type<int32_t>(),  element_type<int64_t>(),
-                             element_type<uint32_t>(), element_type<uint64_t>(), element_type<Half>(),
-                             element_type<float>(),    element_type<double>()};
+  const dl::dtype known[] = {element_type<uint8_t>(), element_type<int16_t>(),  element_type<int32_t>(),
+                             element_type<int64_t>(), element_type<uint32_t>(), element_type<uint64_t>(),
+                             element_type<Half>(),    element_type<float>(),    element_type<double>()};
   for (const dl::dtype type : known) {
     if (name_of(type) == name) return type;
   }
   throw InvalidInput(
-      "dtype: expected uint8, int32, int64, uint32, uint64, float16, float32 or float64, got " + name);
+      "dtype: expected uint8, int16, int32, int64, uint32, uint64, float16, float32 or float64, got " + name);
 }
 
 nb::ndarray<nb::array_api> empty(const std::vector<int64_t>& shape, const std::string& dtype, int device) {

@@ -7,6 +7,7 @@ namespace nb = nanobind;
 
 namespace trocar {
 void bind_device(nb::module_& module);
+void bind_chains(nb::module_& module);
 
 #if defined(TROCAR_EMULATE_CUDA)
 extern const bool kModuleOnGpu = false;
@@ -20,4 +21,5 @@ NB_MODULE(_cuda, module) {
   module.doc() = "trocar's CUDA kernels";
   trocar::bind_errors();
   trocar::bind_device(module);
+  trocar::bind_chains(module);
 }
