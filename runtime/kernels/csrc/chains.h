@@ -114,6 +114,9 @@ TROCAR_HOST_DEVICE inline Shared shared_layout(const Header& h) {
   return s;
 }
 
+// How many chains of a problem a device runs at once.
+int resident(const Header& header, int device);
+
 // Advances every chain by `moves` moves, in the stream; `device` is the arrays'.
 void advance(const ChainsArgs& args, int device, uintptr_t stream);
 

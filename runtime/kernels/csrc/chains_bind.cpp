@@ -81,10 +81,10 @@ void bind_chains(nb::module_& module) {
   module.def("advance_chains", &advance, nb::arg("header"), nb::arg("matrix"), nb::arg("tables"),
              nb::arg("dose"), nb::arg("seeds"), nb::arg("best"), nb::arg("state"), nb::arg("temperatures"),
              nb::arg("moves"), nb::arg("stream"));
-  // Bytes of shared memory that a chain takes on a multiprocessor, for what fits beside another.
   module.def(
-      "chain_bytes", [](const nb::bytes& packed) { return chains::shared_layout(header_of(packed)).bytes; },
-      nb::arg("header"));
+      "resident_chains",
+      [](const nb::bytes& packed, int device) { return chains::resident(header_of(packed), device); },
+      nb::arg("header"), nb::arg("device"), "How many chains of a problem a device runs at once.");
 }
 
 }  // namespace trocar

@@ -210,13 +210,20 @@ __global__ void __launch_bounds__(kThreads, kBlocksWanted) advance_chains(Chains
 
 }  // namespace
 
+int resident(const Header& header, int device) {
+  OnDevice on(device);
+  const auto bytes = static_cast<size_t>(shared_layout(header).bytes);
+  allow_dynamic_shared(advance_chains, bytes, device);
+  return resident_blocks(advance_chains, kThreads, bytes, device);
+}
+
 void advance(const ChainsArgs& args, int device, uintptr_t stream) {
   if (args.chains == 0 || args.moves == 0 || args.header.candidates == 0) return;
   OnDevice on(device);
-  const int64_t bytes = shared_layout(args.header).bytes;
-  allow_dynamic_shared(advance_chains, static_cast<size_t>(bytes), device);
-  launch(advance_chains, dim3(args.chains), dim3(kThreads), static_cast<size_t>(bytes),
-         reinterpret_cast<cudaStream_t>(stream), args);
+  const auto bytes = static_cast<size_t>(shared_layout(args.header).bytes);
+  allow_dynamic_shared(advance_chains, bytes, device);
+  launch(advance_chains, dim3(args.chains), dim3(kThreads), bytes, reinterpret_cast<cudaStream_t>(stream),
+         args);
 }
 
 }  // namespace trocar::chains

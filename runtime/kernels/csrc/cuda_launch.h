@@ -49,7 +49,8 @@ void launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_
   config.blockDim = block;
   config.dynamicSmemBytes = shared_bytes;
   config.stream = stream;
-  check_cuda(cudaLaunchKernelEx(&config, kernel, std::forward<Arguments>(arguments)...), "CUDA kernel launch");
+  check_cuda(cudaLaunchKernelEx(&config, kernel, std::forward<Arguments>(arguments)...),
+             "CUDA kernel launch");
 }
 
 // Lets a kernel take more dynamic shared memory a block than every device grants unasked.
@@ -63,6 +64,16 @@ void allow_dynamic_shared(void (*kernel)(Parameters...), size_t bytes, int devic
   check_cuda(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
                                   cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes)),
              "CUDA shared memory");
+}
+
+// Blocks of a kernel that the whole device runs at once.
+template <typename... Parameters>
+int resident_blocks(void (*kernel)(Parameters...), int threads, size_t shared_bytes, int device) {
+  int each = 0, multiprocessors = 0;
+  check_cuda(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&each, kernel, threads, shared_bytes),
+             "CUDA occupancy");
+  check_cuda(cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device), "CUDA device");
+  return each * multiprocessors;
 }
 
 // `name` is the block's dynamic shared memory, as bytes aligned for any type.
