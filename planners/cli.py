@@ -13,6 +13,7 @@ from typing import Any
 
 from trocar.planners import options
 from trocar.runtime.command import Command
+from trocar.runtime.errors import InvalidInput
 
 PLAN_EXAMPLES = """\
 examples:
@@ -54,6 +55,12 @@ def _configure_plan(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--chains", metavar="N", type=int, help="annealing chains; the best one wins")
     group.add_argument(
+        "--device",
+        choices=("auto", "cpu", "cuda"),
+        default="cpu",
+        help="where the chains run; auto takes a GPU that works (%(default)s)",
+    )
+    group.add_argument(
         "--start",
         choices=("gan", "greedy", "random"),
         help="what a chain begins with: the network's proposal (the default), the best seeds one by one, or "
@@ -67,9 +74,16 @@ def _run_plan(args: argparse.Namespace) -> int:
     from trocar.planners.show import progress_bar
 
     options.check_run(args)
+    if args.server and args.device != "cpu":
+        raise InvalidInput(f"--device: expected none with --server, which has its own, got {args.device}")
     settings, case = options.settings_of(args), options.case_of(args)
     search = Search(
-        budget_ms=args.budget_ms, moves=args.moves, seed=args.seed, chains=args.chains, start=args.start
+        budget_ms=args.budget_ms,
+        moves=args.moves,
+        seed=args.seed,
+        chains=args.chains,
+        start=args.start,
+        device=args.device,
     )
     artifacts = OUTPUTS if args.output else ()
     with progress_bar("planning") as progress:
@@ -122,7 +136,6 @@ def _run_evaluate(args: argparse.Namespace) -> int:
     from trocar.planners.files import MAX_TEXT_BYTES, read_bytes
     from trocar.planners.requests import OUTPUTS
     from trocar.planners.show import progress_bar
-    from trocar.runtime.errors import InvalidInput
 
     options.check_run(args)
     if not 0 <= args.index < 2**32:
@@ -178,7 +191,6 @@ def _run_phantom(args: argparse.Namespace) -> int:
     from trocar.planners.io.seg_writer import write_seg_nrrd
     from trocar.planners.phantom import phantom_case
     from trocar.planners.show import case_document, show_case
-    from trocar.runtime.errors import InvalidInput
 
     if args.output is not None and not args.output.name.lower().endswith(".seg.nrrd"):
         raise InvalidInput(f"--output: expected a name that ends in .seg.nrrd, got {args.output}")

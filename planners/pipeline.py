@@ -19,7 +19,7 @@ from trocar.planners.io.plans import plan_document
 from trocar.planners.novelty import novelty_findings
 from trocar.planners.problem import build_problem
 from trocar.planners.protocol import Protocol
-from trocar.planners.refine import Effort, Outcome, Progress, Stop, refine
+from trocar.planners.refine import CPU_CHAINS, MAX_CHAINS, Effort, Outcome, Progress, Stop, refine
 from trocar.planners.starts import starts
 from trocar.planners.types import (
     Anatomy,
@@ -41,7 +41,8 @@ DEFAULT_MOVES = 500_000
 class PlanRequest:
     """What is asked for. Without `moves` and `budget_ms` the search makes `DEFAULT_MOVES` a chain.
 
-    `start` is one of `trocar.planners.starts.START_KINDS`.
+    `chains` and `device` are as in `trocar.planners.refine.Effort`, `start` is one of
+    `trocar.planners.starts.START_KINDS`.
     """
 
     protocol: Protocol
@@ -53,14 +54,15 @@ class PlanRequest:
     budget_ms: float | None = None
     moves: int | None = None
     seed: int = 0
-    chains: int = 2
+    chains: int | None = None
     start: str = "gan"
+    device: str = "cpu"
 
     @property
     def effort(self) -> Effort:
         """How long the search may take."""
         unbounded = self.moves is None and self.budget_ms is None
-        return Effort(DEFAULT_MOVES if unbounded else self.moves, self.budget_ms, self.chains)
+        return Effort(DEFAULT_MOVES if unbounded else self.moves, self.budget_ms, self.chains, self.device)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +170,7 @@ def plan_case(
             strength_u=request.strength_u,
             prescription_gy=request.prescription_gy,
             seed=request.seed,
-            count=request.chains,
+            count=min(request.chains or CPU_CHAINS, MAX_CHAINS["cpu"]),
             generator=generator,
         )
     with watch.stage("refine"):
@@ -267,7 +269,8 @@ def _search_record(request: PlanRequest, outcome: Outcome) -> dict[str, Any]:
     return {
         "start": request.start,
         "seed": request.seed,
-        "chains": request.chains,
+        "chains": outcome.chains,
+        "device": outcome.device,
         "moves": outcome.moves,
         "cost": outcome.cost,
         "stopped_early": outcome.stopped,

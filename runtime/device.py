@@ -58,6 +58,39 @@ def choose_device(wanted: str, providers: tuple[str, ...]) -> Device:
     return cpu(f"no CUDA: {found}")
 
 
+def kernel_device(wanted: str) -> Device:
+    """Say where native kernels run for callers that have no array on a device yet.
+
+    Parameters
+    ----------
+    wanted : one of `DEVICES`; `auto` takes CUDA where kernels were built for it and the driver has a device.
+
+    Raises
+    ------
+    InvalidInput
+        No such device.
+    DeviceError
+        `cuda` was asked for and is not there.
+    """
+    from trocar.runtime.kernels import devices
+
+    if wanted not in DEVICES:
+        raise InvalidInput(f"expected a device of {', '.join(DEVICES)}, got {wanted!r}")
+    if wanted == "cpu":
+        return cpu("asked for")
+    found: Device | str
+    try:
+        devices.module("cuda")
+        found = _cuda_device()
+    except DeviceError as error:
+        found = str(error)
+    if isinstance(found, Device):
+        return found
+    if wanted == "cuda":
+        raise DeviceError(f"expected a CUDA device, got none: {found}")
+    return cpu(f"no CUDA: {found}")
+
+
 def cpu(why: str) -> Device:
     """Return the CPU, with the reason for taking it."""
     return Device("cpu", _cpu_name(), why)

@@ -13,7 +13,7 @@ constexpr int kMovesPerRecompute = 4096;   // accepted moves after which the dos
 struct Move {
   int add[kMaxColumns];
   int remove[kMaxColumns];
-  int added = 0, removed = 0;
+  int added, removed;
 };
 
 // The lattice: hole = row * columns + column; `site[hole * planes + plane]` is the candidate there or -1;
