@@ -72,23 +72,18 @@ def kernel_device(wanted: str) -> Device:
     DeviceError
         `cuda` was asked for and is not there.
     """
-    from trocar.runtime.kernels import devices
+    from trocar.runtime.kernels import cuda
 
     if wanted not in DEVICES:
         raise InvalidInput(f"expected a device of {', '.join(DEVICES)}, got {wanted!r}")
     if wanted == "cpu":
         return cpu("asked for")
-    found: Device | str
-    try:
-        devices.module("cuda")
-        found = _cuda_device()
-    except DeviceError as error:
-        found = str(error)
-    if isinstance(found, Device):
-        return found
+    why_not = cuda.why_not()
+    if why_not is None:
+        return Device("cuda", str(cuda.properties()["name"]), "the driver has it")
     if wanted == "cuda":
-        raise DeviceError(f"expected a CUDA device, got none: {found}")
-    return cpu(f"no CUDA: {found}")
+        raise DeviceError(f"expected a CUDA device, got none: {why_not}")
+    return cpu(f"no CUDA: {why_not}")
 
 
 def cpu(why: str) -> Device:

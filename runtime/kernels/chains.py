@@ -7,14 +7,13 @@ stream i: the same moves give the same plan. docs/kernels.md has the layout and 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from trocar.runtime.errors import InvalidInput
-from trocar.runtime.kernels import _native, devices
+from trocar.runtime.kernels import _native, cuda, devices
 from trocar.runtime.kernels.anneal import Annealer
 
 # As `State` in csrc/chains.h.
@@ -34,7 +33,7 @@ _MAX_CANDIDATES = np.iinfo(np.int16).max
 
 
 class Chains:
-    """Chains of one problem on one GPU. Their memory is taken once; a run takes none.
+    """Chains of one problem on a GPU. Their memory is taken once; slices of one length take none.
 
     Parameters
     ----------
@@ -43,8 +42,6 @@ class Chains:
     matrix : (candidates, points) float32, as `begun` have it.
     seed : chain i draws as `annealer(..., seed=seed, stream=i)`.
     count : how many chains; as many as the GPU runs at once where it is None.
-    index : which GPU.
-    native : the module with the kernel, where it is not the one for CUDA.
 
     Raises
     ------
@@ -61,35 +58,29 @@ class Chains:
         *,
         seed: int,
         count: int | None = None,
-        index: int = 0,
-        native: ModuleType | None = None,
     ) -> None:
         if len(matrix) > _MAX_CANDIDATES:
             raise InvalidInput(f"expected at most {_MAX_CANDIDATES} candidates, got {len(matrix)}")
-        self._native: Any = native or devices.module("cuda")
-        self._stream = self._native.Stream(index)
-        self._index = index
+        self._native: Any = devices.module("cuda")
+        self._queue = cuda.Stream()
         self._header, tables = begun[0].packed()
-        self.count = int(self._native.resident_chains(self._header, index) if count is None else count)
-        of = np.arange(self.count) % len(begun)
-        self._host_state = _first_states(begun, of, seed)
-        self._host_best = _chosen([chain.best() for chain in begun], len(matrix))[of]
-        self._matrix = self._upload(matrix)
-        self._tables = self._upload(np.frombuffer(tables, np.int32))
-        self._dose = self._upload(np.array([chain.dose() for chain in begun], np.float32)[of])
-        self._seeds = self._upload(_chosen([chain.plan() for chain in begun], len(matrix))[of])
-        self._best = self._upload(self._host_best)
-        self._state = self._upload(_words(self._host_state))
-        self._steps = 0
-        self._temperatures: Any = None
+        if count is None:
+            count = int(self._native.resident_chains(self._header, self._queue.device))
+        of = np.arange(count) % len(begun)
+        self._matrix = self._queue.put(matrix)
+        self._tables = self._queue.put(np.frombuffer(tables, np.int32))
+        self._dose = self._queue.put(np.array([chain.dose() for chain in begun], np.float32)[of])
+        self._seeds = self._queue.put(_chosen([chain.plan() for chain in begun], len(matrix))[of])
+        self._best = self._queue.put(_chosen([chain.best() for chain in begun], len(matrix))[of])
+        self._state = self._queue.put(_first_states(begun, of, seed).view(np.uint64).reshape(count, -1))
+        self._temperatures = self._queue.empty((0,), np.float64)
 
     def run(self, moves: int, t_start: float, t_end: float) -> None:
         """Evaluate `moves` moves a chain while the temperature falls geometrically; returns when done."""
         temperatures = np.array(_native.temperatures(moves, t_start, t_end))
-        if len(temperatures) != self._steps:
-            self._steps, self._temperatures = len(temperatures), self._upload(temperatures)
-        else:
-            self._copy(temperatures, self._temperatures)
+        if self._temperatures.shape != temperatures.shape:
+            self._temperatures = self._queue.empty(temperatures.shape, temperatures.dtype)
+        self._queue.copy(temperatures, self._temperatures)
         self._native.advance_chains(
             self._header,
             self._matrix,
@@ -100,28 +91,18 @@ class Chains:
             self._state,
             self._temperatures,
             moves,
-            self._stream.handle,
+            self._queue.handle,
         )
-        self._stream.synchronize()
+        self._queue.synchronize()
 
     def best(self) -> tuple[npt.NDArray[np.float64], list[tuple[int, ...]]]:
         """The cost (chains,) of each chain's best plan, and the candidates it chose."""
-        self._copy(self._state, _words(self._host_state))
-        self._copy(self._best, self._host_best)
-        self._stream.synchronize()
+        states = self._queue.get(self._state).view(_STATE)[:, 0]
         plans = [
             tuple(int(c) for c in chosen[:count])
-            for chosen, count in zip(self._host_best, self._host_state["best_count"], strict=True)
+            for chosen, count in zip(self._queue.get(self._best), states["best_count"], strict=True)
         ]
-        return self._host_state["best_cost"].copy(), plans
-
-    def _upload(self, values: npt.NDArray[Any]) -> Any:
-        held = self._native.empty(list(values.shape), values.dtype.name, self._index)
-        self._copy(values, held)
-        return held
-
-    def _copy(self, source: Any, out: Any) -> None:
-        self._native.copy(source, out, self._stream.handle)
+        return states["best_cost"].copy(), plans
 
 
 def _first_states(begun: Sequence[Annealer], of: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.void]:
@@ -143,8 +124,3 @@ def _chosen(plans: Sequence[Sequence[int]], candidates: int) -> npt.NDArray[np.i
     for row, plan in zip(chosen, plans, strict=True):
         row[: len(plan)] = plan
     return chosen
-
-
-def _words(states: npt.NDArray[np.void]) -> npt.NDArray[np.uint64]:
-    """The same memory as the kernel takes it."""
-    return states.view(np.uint64).reshape(len(states), -1)

@@ -15,6 +15,9 @@
 namespace nb = nanobind;
 
 namespace trocar {
+
+extern const bool kModuleOnGpu = true;
+
 namespace {
 
 class Stream {
@@ -131,7 +134,7 @@ int device_count() {
   return count;
 }
 
-nb::dict properties(int device) {
+nb::typed<nb::dict, nb::str, nb::any> properties(int device) {
   cudaDeviceProp found;
   check_cuda(cudaGetDeviceProperties(&found, device), "CUDA device");
   nb::dict result;
@@ -147,7 +150,7 @@ std::string version_text(int version) {
   return std::to_string(version / 1000) + "." + std::to_string(version % 1000 / 10);
 }
 
-nb::dict build() {
+nb::typed<nb::dict, nb::str, nb::any> build() {
   int driver = 0;
   check_cuda(cudaDriverGetVersion(&driver), "CUDA driver");
   nb::dict result;
