@@ -8,10 +8,14 @@ from trocar.runtime.kernels import cuda, devices
 from trocar.runtime.kernels.anneal import SearchGoal, SearchRules, SiteGrid, annealer
 from trocar.runtime.kernels.chains import Chains
 
+SCHEDULES = ("emulated-forward", "emulated-backward", "emulated-shuffled")
 COLUMNS, ROWS, PLANES = 5, 4, 6
 RULES = SearchRules(2, True, frozenset({"row3", "tee", "block2x2"}), max_needles=9)
 SLICES = [(700, 2.0, 0.6), (300, 0.6, 0.05)]  # 700 is no multiple of 256
 SEED = 11
+
+# Chains in blocks of threads are a GPU's alone; the CPU's chain is what they are held against.
+pytestmark = pytest.mark.parametrize("backend", ["cuda", *SCHEDULES], indirect=True)
 
 
 class HostQueue:
@@ -38,8 +42,6 @@ class HostQueue:
 @pytest.fixture
 def gpu(backend, monkeypatch):
     """A GPU, or its emulation."""
-    if not backend.runs_cuda:
-        pytest.skip("chains in blocks of threads are a GPU's; the CPU's chain is what they are held against")
     if backend.queue is None:
         monkeypatch.setattr(cuda, "Stream", HostQueue)
     return backend
@@ -82,7 +84,8 @@ def chain_of(problem, stream: int = 0):
     )
 
 
-def test_a_chain_is_the_cpus_chain_bit_for_bit(gpu):
+@pytest.mark.usefixtures("gpu")
+def test_a_chain_is_the_cpus_chain_bit_for_bit():
     """Every second chain begins with a plan; the slices go on where the last one ended."""
     case = problem()
     order = [int(c) for c in np.random.default_rng(5).permutation(len(case[0]))]
@@ -121,7 +124,8 @@ def test_the_dose_is_added_up_anew_as_on_the_cpu(gpu):
     assert gpu.get(chains._dose)[0].tobytes() == np.array(expected.dose(), np.float32).tobytes()
 
 
-def test_as_many_chains_as_the_device_runs_at_once(gpu):
+@pytest.mark.usefixtures("gpu")
+def test_as_many_chains_as_the_device_runs_at_once():
     case = problem(points=64)
     costs, plans = Chains([chain_of(case)], case[0], seed=SEED).best()
     assert len(costs) == len(plans) > 1
@@ -129,7 +133,8 @@ def test_as_many_chains_as_the_device_runs_at_once(gpu):
     assert set(plans) == {()}
 
 
-def test_no_candidates_no_moves(gpu):
+@pytest.mark.usefixtures("gpu")
+def test_no_candidates_no_moves():
     case = list(problem(points=64))
     case[0] = case[0][:0]
     case[1] = SiteGrid(COLUMNS, ROWS, PLANES, case[1].hole[:0], case[1].plane[:0])
@@ -140,13 +145,15 @@ def test_no_candidates_no_moves(gpu):
     assert costs[0] == chain_of(case).cost
 
 
-def test_more_than_a_block_can_hold_is_refused(gpu):
+@pytest.mark.usefixtures("gpu")
+def test_more_than_a_block_can_hold_is_refused():
     case = problem(points=16 * 3000)
     chains = Chains([chain_of(case)], case[0], seed=SEED, count=1)
     with pytest.raises(InvalidInput, match="bytes of shared memory"):
         chains.run(10, 1.0, 0.1)
 
 
+@pytest.mark.usefixtures("gpu")
 def test_too_many_candidates_are_refused():
     case = problem(points=64)
     with pytest.raises(InvalidInput, match="at most 32767 candidates, got 32768"):
