@@ -66,6 +66,7 @@ class Chains:
         self._header, tables = begun[0].packed()
         if count is None:
             count = int(self._native.resident_chains(self._header, self._queue.device))
+        self.count = count
         of = np.arange(count) % len(begun)
         self._matrix = self._queue.put(matrix)
         self._tables = self._queue.put(np.frombuffer(tables, np.int32))

@@ -13,6 +13,7 @@ COLUMNS, ROWS, PLANES = 5, 4, 6
 RULES = SearchRules(2, True, frozenset({"row3", "tee", "block2x2"}), max_needles=9)
 SLICES = [(700, 2.0, 0.6), (300, 0.6, 0.05)]  # 700 is no multiple of 256
 SEED = 11
+ACCEPTED = 5  # the word of a chain's state that counts accepted moves
 
 # Chains in blocks of threads are a GPU's alone; the CPU's chain is what they are held against.
 pytestmark = pytest.mark.parametrize("backend", ["cuda", *SCHEDULES], indirect=True)
@@ -121,6 +122,23 @@ def test_the_dose_is_added_up_anew_as_on_the_cpu(gpu):
     costs, plans = chains.best()
     assert plans[0] == tuple(expected.best())
     assert costs[0] == expected.best_cost
+    assert gpu.get(chains._dose)[0].tobytes() == np.array(expected.dose(), np.float32).tobytes()
+
+
+def test_moves_that_no_proposal_fills(gpu):
+    """With its only site taken, a chain can but remove the seed: now and then 64 proposals run dry."""
+    if gpu.name not in ("cuda", "emulated-forward"):
+        pytest.skip("long; once is enough")
+    matrix, _, _, point_cc, _ = problem(points=16)
+    one = SiteGrid(1, 1, 1, np.zeros(1, np.int32), np.zeros(1, np.int32))
+    goals = [SearchGoal(0b0001, True, float(matrix[0].min()) / 2, 1.0, 4.0)]
+    case = matrix[:1], one, np.array([0, 16], np.int32), point_cc[:1], goals
+    chains, expected = Chains([chain_of(case)], case[0], seed=SEED, count=1), chain_of(case)
+    chains.run(8000, 0.5, 0.5)
+    accepted = expected.run(8000, 0.5, 0.5)
+    assert 0 < accepted < 8000
+    assert gpu.get(chains._state)[0, ACCEPTED] == accepted
+    assert chains.best()[1][0] == tuple(expected.best()) == (0,)
     assert gpu.get(chains._dose)[0].tobytes() == np.array(expected.dose(), np.float32).tobytes()
 
 
