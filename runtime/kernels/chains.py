@@ -1,7 +1,7 @@
 """Many annealing chains at once on a GPU, one block of threads each: the front of the native kernel.
 
 Chain i draws, adds and decides as a CPU chain (`trocar.runtime.kernels.anneal`) of the same seed and
-stream i: the same moves give the same plan. docs/kernels.md has the layout and what limits it.
+stream i: the same moves give the same plan. docs/annealing.md has the layout and what limits it.
 """
 
 from __future__ import annotations
