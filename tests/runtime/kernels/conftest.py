@@ -88,7 +88,7 @@ def _build() -> Path:
     kernels = sorted(CSRC.glob("*_cuda.cu"))
     bindings = [CSRC / path.name.replace("_cuda.cu", "_bind.cpp") for path in kernels]
     sources = [*kernels, *filter(Path.exists, bindings), CSRC / "module_cuda.cpp"]
-    sources += [EMULATION / "device_emulated.cpp", Path(nanobind.source_dir()) / "nb_combined.cpp"]
+    sources += [*sorted(EMULATION.glob("*.cpp")), Path(nanobind.source_dir()) / "nb_combined.cpp"]
     flags = [
         "-std=c++17",
         "-O1",
