@@ -12,9 +12,9 @@ namespace nb = nanobind;
 namespace trocar {
 namespace {
 
-int bind_histograms(nb::handle dose_object, nb::typed<nb::list, nb::any> fraction_objects, double bins_per_unit, double unit,
-                    nb::handle above_object, nb::handle sums_object, nb::handle workspace_object,
-                    uintptr_t stream) {
+int bind_histograms(nb::handle dose_object, nb::typed<nb::list, nb::any> fraction_objects,
+                    double bins_per_unit, double unit, nb::handle above_object, nb::handle sums_object,
+                    nb::handle workspace_object, uintptr_t stream) {
   Arrays arrays(stream);
   const View dose = arrays.input("dose", dose_object);
   dose.require_dtype<float>();
