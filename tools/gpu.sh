@@ -25,3 +25,4 @@ fi
 
 echo "==> bench: bandwidth and moves per second"
 $trocar bench run kernels-gpu -o "$results/kernels-gpu.json"
+$trocar bench run anneal -o "$results/anneal.json"
