@@ -55,6 +55,13 @@ def _configure_plan(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--chains", metavar="N", type=int, help="annealing chains; the best one wins")
     group.add_argument(
+        "--alternatives",
+        metavar="K",
+        type=int,
+        default=0,
+        help="so many other plans besides, each the best of another chain; -o writes plan-2.json, ...",
+    )
+    group.add_argument(
         "--device",
         choices=("auto", "cpu", "cuda"),
         default="cpu",
@@ -83,6 +90,7 @@ def _run_plan(args: argparse.Namespace) -> int:
         seed=args.seed,
         chains=args.chains,
         start=args.start,
+        alternatives=args.alternatives,
         device=args.device,
     )
     artifacts = OUTPUTS if args.output else ()
@@ -166,7 +174,11 @@ def _finish(args: argparse.Namespace, document: dict[str, Any], artifacts: dict[
     from trocar.planners.files import write_all
     from trocar.planners.show import show_plan
 
-    written = write_all(args.output, artifacts) if args.output else []
+    plans = {
+        f"plan-{number}.json": (json.dumps(other["plan"], indent=2, allow_nan=False) + "\n").encode()
+        for number, other in enumerate(document["alternatives"], start=2)
+    }
+    written = write_all(args.output, artifacts | plans) if args.output else []
     if args.json:
         json.dump(document, sys.stdout, allow_nan=False)
         print()

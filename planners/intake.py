@@ -30,6 +30,7 @@ from trocar.planners.starts import START_KINDS
 from trocar.planners.types import Case, Plan, require
 from trocar.runtime.errors import InvalidInput, ModelNotFound
 
+MAX_ALTERNATIVES = 8
 MAX_DOCUMENT_CHARS = 4 << 20
 PITCH_RANGE_MM = (1.0, 20.0)
 DOSE_GRID_RANGE_MM = (0.5, 5.0)
@@ -100,6 +101,7 @@ def plan_request(settings: Settings, search: Search) -> PlanRequest:
         moves=search.moves,
         seed=search.seed,
         chains=search.chains,
+        alternatives=search.alternatives,
         device=search.device,
     )
     return replace(request, start=search.start or request.start)
@@ -196,6 +198,11 @@ def _check_search(search: Search) -> None:
         known = ", ".join(START_KINDS)
         require(search.start in START_KINDS, f"start: expected one of {known}, got {search.start!r}")
     require_chains(search.chains, search.device)
+    _check_range("alternatives", search.alternatives, 0, MAX_ALTERNATIVES)
+    require(
+        search.chains is None or search.alternatives < search.chains,
+        f"alternatives: expected fewer than the {search.chains} chains, got {search.alternatives}",
+    )
     _check_range("seed", search.seed, 0, 2**63 - 1)
 
 
