@@ -485,7 +485,8 @@ class OnDevice {
 template <typename Kernel>
 void allow_dynamic_shared(Kernel*, size_t bytes, int) {
   if (bytes > emulation::kMostSharedBytes)
-    throw InvalidInput("expected a problem that takes at most " + std::to_string(emulation::kMostSharedBytes) +
+    throw InvalidInput("expected a problem that takes at most " +
+                       std::to_string(emulation::kMostSharedBytes) +
                        " bytes of shared memory on this device, got one of " + std::to_string(bytes));
 }
 
