@@ -25,6 +25,8 @@ Header header_of(const nb::bytes& packed) {
                            header.open_holes, header.terms,  header.goals,   header.shares};
   for (const int32_t size : sizes)
     if (size < 0) refuse("header", "sizes of at least 0", std::to_string(size));
+  if (header.points % anneal::kLanes)
+    refuse("header", "points in multiples of 16", std::to_string(header.points));
   if (header.candidates > chains::kMaxCandidates)
     refuse("header", "at most " + std::to_string(chains::kMaxCandidates) + " candidates",
            std::to_string(header.candidates));
@@ -59,6 +61,7 @@ void advance(const nb::bytes& packed, nb::handle matrix_object, nb::handle table
                              "one for every 256 moves");
   for (const View* array : {&matrix, &tables, &dose, &seeds, &best, &state, &temperatures})
     array->require_dense(0);
+  if (matrix.begin() % 16) refuse("matrix", "memory aligned to 16 bytes", "memory that is not");
   for (const View* out : {&dose, &seeds, &best, &state})
     for (const View* in : {&matrix, &tables, &temperatures}) arrays.require_apart(*out, *in);
   const chains::ChainsArgs args{header,

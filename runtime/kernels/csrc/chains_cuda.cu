@@ -46,18 +46,42 @@ __device__ Block block_of(const Header& h, unsigned char* memory) {
           memory + at.used};
 }
 
-// trial = dose with the move's columns exchanged, pair by pair as on the CPU.
+// A column of the matrix as quads of points; null is the zero column.
+__device__ const float4* quads_of(const ChainsArgs& a, const int* columns, int count, int i) {
+  if (i >= count) return nullptr;
+  return reinterpret_cast<const float4*>(a.matrix + static_cast<int64_t>(columns[i]) * a.header.points);
+}
+
+// out = base + plus - minus. Which columns there are is the same for all threads, so that loads of several
+// quads are under way at once.
+template <bool kPlus, bool kMinus>
+__device__ void exchange_pair(const float4* base, const float4* plus, const float4* minus, float4* out,
+                              int quads, int thread) {
+#pragma unroll 2
+  for (int q = thread; q < quads; q += kThreads) {
+    const float4 zero = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+    const float4 add = kPlus ? __ldg(plus + q) : zero, remove = kMinus ? __ldg(minus + q) : zero;
+    const float4 d = base[q];
+    out[q] = make_float4(anneal::exchange(d.x, add.x, remove.x), anneal::exchange(d.y, add.y, remove.y),
+                         anneal::exchange(d.z, add.z, remove.z), anneal::exchange(d.w, add.w, remove.w));
+  }
+}
+
+// trial = dose with the move's columns exchanged, pair by pair as on the CPU; a thread keeps to its points.
 __device__ void add_move(const ChainsArgs& a, const Block& b, const Move& move, int thread) {
-  const int points = a.header.points, pairs = move.added > move.removed ? move.added : move.removed;
-  for (int p = thread; p < points; p += kThreads) {
-    float d = b.dose[p];
-    for (int i = 0; i < pairs; ++i) {
-      const float plus = i < move.added ? a.matrix[static_cast<int64_t>(move.add[i]) * points + p] : 0.0f;
-      const float minus =
-          i < move.removed ? a.matrix[static_cast<int64_t>(move.remove[i]) * points + p] : 0.0f;
-      d = anneal::exchange(d, plus, minus);
-    }
-    b.trial[p] = d;
+  const int quads = a.header.points / 4, pairs = move.added > move.removed ? move.added : move.removed;
+  const float4* base = reinterpret_cast<const float4*>(b.dose);
+  float4* const out = reinterpret_cast<float4*>(b.trial);
+  for (int i = 0; i < pairs; ++i) {
+    const float4* const plus = quads_of(a, move.add, move.added, i);
+    const float4* const minus = quads_of(a, move.remove, move.removed, i);
+    if (plus && minus)
+      exchange_pair<true, true>(base, plus, minus, out, quads, thread);
+    else if (plus)
+      exchange_pair<true, false>(base, plus, minus, out, quads, thread);
+    else
+      exchange_pair<false, true>(base, plus, minus, out, quads, thread);
+    base = out;
   }
 }
 
@@ -79,6 +103,7 @@ __device__ void sum_lanes(const Header& h, const Tables& t, const Block& b, int 
     const int lane = item % kLanes;
     int count = 0;
     float hinge = 0.0f;
+#pragma unroll 4
     for (int block = row.first_block; block < row.last_block; ++block) {
       const float over = b.trial[block * kLanes + lane] - row.threshold;
       count += over >= 0.0f;

@@ -191,9 +191,8 @@ CHANGES = {
 }
 
 
-@pytest.mark.parametrize("name", [*CHANGES, None])
-def test_arrays_that_do_not_fit_are_refused_by_name(gpu, name):
-    case = problem(points=64)
+def advance(gpu, case, **changed):
+    """One launch of two chains with arrays of one's own; those in `changed` go as they are."""
     header, tables = chain_of(case).packed()
     count, candidates = 2, len(case[0])
     host = {
@@ -205,16 +204,39 @@ def test_arrays_that_do_not_fit_are_refused_by_name(gpu, name):
         "state": np.zeros((count, 7), np.uint64),
         "temperatures": np.ones(2),
     }
-    asked = {"header": header, "moves": 300, **host}
-    if name is not None:
-        asked[name] = CHANGES[name](asked[name])
-    asked = {key: gpu.put(np.ascontiguousarray(a)) if key in host else a for key, a in asked.items()}
-    native, stream = devices.module("cuda"), gpu.stream or 0
-    if name is None:
-        native.advance_chains(**asked, stream=stream)
-    else:
-        with pytest.raises(InvalidInput, match=f"^{name}: expected"):
-            native.advance_chains(**asked, stream=stream)
+    arguments = {"header": header, "moves": 300, **host} | changed
+    put = {
+        key: gpu.put(np.ascontiguousarray(array))
+        for key, array in arguments.items()
+        if isinstance(array, np.ndarray) and key not in changed
+    }
+    devices.module("cuda").advance_chains(**arguments | put, stream=gpu.stream or 0)
+    return arguments | put
+
+
+def test_arrays_that_fit_are_taken(gpu):
+    assert gpu.get(advance(gpu, problem(points=64))["state"])[:, ACCEPTED].min() > 0
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_arrays_that_do_not_fit_are_refused_by_name(gpu, name):
+    case = problem(points=64)
+    fitting = advance(gpu, case)[name]
+    wrong = CHANGES[name](fitting if isinstance(fitting, bytes | int) else gpu.get(fitting))
+    if isinstance(wrong, np.ndarray):
+        wrong = gpu.put(np.ascontiguousarray(wrong))
+    with pytest.raises(InvalidInput, match=f"^{name}: expected"):
+        advance(gpu, case, **{name: wrong})
+
+
+def test_a_matrix_that_cannot_be_read_in_quads_is_refused(gpu):
+    if gpu.name == "cuda":
+        pytest.skip("what a GPU allocates is aligned")
+    case = problem(points=64)
+    matrix = np.zeros(case[0].size + 1, np.float32)[1:].reshape(case[0].shape)
+    matrix[...] = case[0]
+    with pytest.raises(InvalidInput, match="matrix: expected memory aligned to 16 bytes"):
+        advance(gpu, case, matrix=matrix)
 
 
 def test_outputs_apart_from_inputs(gpu):
