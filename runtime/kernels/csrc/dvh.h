@@ -18,7 +18,8 @@ TROCAR_HD std::int32_t dvh_bin(float dose, double bins_per_unit, double unit, st
 }
 
 // A GPU adds in no fixed order, so it adds integers: a fraction times 2^bits, of as many bits as the sum
-// over all voxels leaves room for. Exact for fractions of at least 2^(23 - bits); below, at most 2^(-bits - 1) off.
+// over all voxels leaves room for. Exact for fractions of at least 2^(23 - bits); below, at most 2^(-bits -
+// 1) off.
 TROCAR_HD int fixed_point_bits(std::int64_t voxels) {
   int bits = 62;
   while (voxels > 1) {

@@ -12,9 +12,9 @@ namespace nb = nanobind;
 namespace trocar {
 namespace {
 
-int bind_histograms(nb::handle dose_object, nb::list fraction_objects, double bins_per_unit, double unit,
-                    nb::handle above_object, nb::handle sums_object, nb::handle workspace_object,
-                    uintptr_t stream) {
+int bind_histograms(nb::handle dose_object, nb::typed<nb::list, nb::any> fraction_objects,
+                    double bins_per_unit, double unit, nb::handle above_object, nb::handle sums_object,
+                    nb::handle workspace_object, uintptr_t stream) {
   Arrays arrays(stream);
   const View dose = arrays.input("dose", dose_object);
   dose.require_dtype<float>();
@@ -76,9 +76,10 @@ int bind_histograms(nb::handle dose_object, nb::list fraction_objects, double bi
 
 void bind_dvh(nb::module_& module) {
   using namespace nb::literals;
-  module.def("cumulative_histograms", &bind_histograms, "dose"_a, "fractions"_a, "bins_per_unit"_a, "unit"_a,
-             "above"_a, "sums"_a, "workspace"_a, "stream"_a,
-             "Weighted cumulative dose histogram of each structure in one pass; returns a status, 0 for success.");
+  module.def(
+      "cumulative_histograms", &bind_histograms, "dose"_a, "fractions"_a, "bins_per_unit"_a, "unit"_a,
+      "above"_a, "sums"_a, "workspace"_a, "stream"_a,
+      "Weighted cumulative dose histogram of each structure in one pass; returns a status, 0 for success.");
   module.def("dvh_workspace", &dvh_workspace, "voxels"_a, "structures"_a,
              "How many float64 values of workspace cumulative_histograms needs.");
 }
