@@ -29,7 +29,7 @@ def test_a_small_run_measures_everything_and_checks_the_kernels():
     found = measure("--repeats", "2")
     assert found["passed"]
     frame = found["results"]["small"]
-    assert len(frame["timings"]) == 6
+    assert len(frame["timings"]) == 7
     for timing in frame["timings"].values():
         assert 0 < timing["min_ms"] <= timing["p50_ms"] <= timing["p99_ms"]
     assert cv2.getNumThreads() == threads
