@@ -85,7 +85,6 @@ def _frame(
         "overlay.numpy_opencv_tuned": lambda: tuned.overlay(frame),
     }
     timings = {name: timing.document() for name, timing in interleave(cases, args.repeats).items()}
-    p50 = {name: timing["p50_ms"] for name, timing in timings.items()}
     painted = int(areas[list(COLOURS)].sum())
     read_and_written = {
         "postprocess": logits.nbytes + labels.nbytes + confidence.nbytes,
@@ -93,19 +92,28 @@ def _frame(
     }
     return {
         "timings": timings,
-        "times_faster": {
-            chain: {
-                **{op: p50[f"{op}.{chain}"] / p50[f"{op}.native"] for op in read_and_written},
-                "both": (p50[f"postprocess.{chain}"] + p50[f"overlay.{chain}"])
-                / (p50["postprocess.native"] + p50["overlay.native"]),
-            }
-            for chain in ("numpy_opencv", "numpy_opencv_tuned")
-        },
+        "times_faster": _ratios(timings, "p50_ms"),
+        "times_faster_at_best": _ratios(timings, "min_ms"),
         "floor_ms": {op: size / (bandwidth_gb_s * 1e6) for op, size in read_and_written.items()},
         "painted_pixels": painted,
         "labels_unlike_opencv": int(np.count_nonzero(plain.labels != labels)),
         "equals_reference": equal,
     }
+
+
+def _ratios(timings: dict[str, dict[str, float]], figure: str) -> dict[str, float]:
+    """Every chain's time over the kernel's.
+
+    On a busy machine the best times are the ones to compare: the longer of two calls is interrupted more often.
+    """
+    found = {}
+    for name, timing in timings.items():
+        op, _, chain = name.partition(".")
+        if chain.startswith("numpy"):
+            found[name] = timing[figure] / timings[f"{op}.native"][figure]
+            if op == "overlay":
+                found[f"{name}, in boxes"] = timing[figure] / timings["overlay.native_in_boxes"][figure]
+    return found
 
 
 def _logits(seed: int) -> npt.NDArray[np.float32]:
