@@ -6,6 +6,8 @@ The kernels take any array that speaks DLPack (see `devices`); torch and CuPy do
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,6 +77,13 @@ class Stream:
         self.copy(array, host)
         self.synchronize()
         return host
+
+    @contextmanager
+    def recorded(self) -> Iterator[Any]:
+        """Record what is put into the stream meanwhile, undone; `graph.launch()` then does it all as one."""
+        graph = self._native.Graph(self._stream)
+        yield graph
+        graph.finish()
 
     def event(self) -> Any:
         """A point in time: `event.record(stream.handle)`, later `event.since(earlier)` in ms."""

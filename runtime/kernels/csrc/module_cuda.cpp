@@ -9,6 +9,8 @@ namespace trocar {
 void bind_device(nb::module_& module);
 void bind_dose(nb::module_& module);
 void bind_preprocess(nb::module_& module);
+void bind_chains(nb::module_& module);
+void bind_dvh(nb::module_& module);
 }  // namespace trocar
 
 NB_MODULE(_cuda, module) {
@@ -17,4 +19,6 @@ NB_MODULE(_cuda, module) {
   trocar::bind_device(module);
   trocar::bind_dose(module);
   trocar::bind_preprocess(module);
+  trocar::bind_chains(module);
+  trocar::bind_dvh(module);
 }

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import os
 import shutil
-import subprocess
-import sysconfig
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,9 +17,8 @@ import pytest
 
 from trocar.runtime.kernels import cuda, devices
 
-ROOT = Path(__file__).resolve().parents[3]
-CSRC = ROOT / "runtime" / "kernels" / "csrc"
-EMULATION = Path(__file__).parent / "emulation"
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[2]
 BUILT = devices.module
 SCHEDULES = {"emulated-forward": 0, "emulated-backward": 1, "emulated-shuffled": 7}
 
@@ -76,72 +72,16 @@ def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.fixture(scope="session")
 def emulated() -> ModuleType:
     """The CUDA module with its kernels emulated on the CPU: their logic, no GPU."""
-    return _load(_build())
-
-
-def _build() -> Path:
-    """Compile it where it is not yet; the name is the content's, so a second run compiles nothing."""
-    nanobind = pytest.importorskip("nanobind", reason="the emulation of CUDA is compiled with nanobind")
+    pytest.importorskip("nanobind", reason="the emulation of CUDA is compiled with nanobind")
     compiler = os.environ.get("CXX") or shutil.which("c++")
-    if not compiler or not CSRC.is_dir():
-        pytest.skip("the emulation of CUDA needs a C++ compiler and trocar's sources")
-    kernels = sorted(CSRC.glob("*_cuda.cu"))
-    bindings = [CSRC / path.name.replace("_cuda.cu", "_bind.cpp") for path in kernels]
-    sources = [*kernels, *filter(Path.exists, bindings), CSRC / "module_cuda.cpp"]
-    sources += [EMULATION / "device_emulated.cpp", Path(nanobind.source_dir()) / "nb_combined.cpp"]
-    flags = [
-        "-std=c++17",
-        "-O1",
-        "-g1",
-        "-fPIC",
-        "-fvisibility=hidden",
-        "-fno-strict-aliasing",
-        "-ffp-contract=off",
-    ]
-    flags += [
-        "-DTROCAR_EMULATE_CUDA",
-        "-DNB_DOMAIN=trocar_emulated",
-        *os.environ.get("TROCAR_EMULATION_FLAGS", "").split(),
-    ]
-    include = Path(nanobind.include_dir())
-    folders = [
-        CSRC,
-        EMULATION,
-        include,
-        include.parent / "ext/robin_map/include",
-        sysconfig.get_path("include"),
-    ]
-    headers = [*CSRC.glob("*.h"), *EMULATION.glob("*.h")]
-    content = hashlib.sha256(
-        repr((compiler, flags, nanobind.__version__, sysconfig.get_config_var("SOABI"))).encode()
-    )
-    for path in sorted({*sources, *headers}):
-        content.update(path.read_bytes())
-    folder = ROOT / "build" / "emulated" / content.hexdigest()[:16]
-    built = folder / "_cuda.so"
-    if not built.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        command = [compiler, *flags, *(f"-I{path}" for path in folders)]
-        objects = [folder / f"{path.stem}.{os.getpid()}.o" for path in sources]
-        running = [
-            subprocess.Popen(
-                [*command, "-x", "c++", "-c", str(path), "-o", str(made)], stderr=subprocess.PIPE, text=True
-            )
-            for path, made in zip(sources, objects, strict=True)
-        ]
-        for path, process in zip(sources, running, strict=True):
-            _, said = process.communicate()
-            assert process.returncode == 0, f"{path.name} does not compile:\n{said}"
-        linked = folder / f"{os.getpid()}.so"
-        subprocess.run([compiler, *flags, "-shared", *map(str, objects), "-o", str(linked)], check=True)
-        linked.replace(built)
-        for path in objects:
-            path.unlink()
-    return built
+    if not compiler:
+        pytest.skip("the emulation of CUDA needs a C++ compiler")
+    module = _load("build", HERE / "emulation" / "build.py").build(compiler, ROOT / "build" / "emulated")
+    return _load("_cuda", module)
 
 
-def _load(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location("_cuda", path)
+def _load(name: str, path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

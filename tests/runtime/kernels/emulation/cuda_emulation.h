@@ -482,6 +482,19 @@ class OnDevice {
   explicit OnDevice(int) {}
 };
 
+template <typename Kernel>
+void allow_dynamic_shared(Kernel*, size_t bytes, int) {
+  if (bytes > emulation::kMostSharedBytes)
+    throw InvalidInput("expected a problem that takes at most " +
+                       std::to_string(emulation::kMostSharedBytes) +
+                       " bytes of shared memory on this device, got one of " + std::to_string(bytes));
+}
+
+template <typename Kernel>
+int resident_blocks(Kernel*, int, size_t, int) {
+  return 2;
+}
+
 // Block after block; a block's threads in the order of the schedule.
 template <typename... Parameters, typename... Arguments>
 void launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t,
