@@ -1,4 +1,4 @@
-"""From a published model to a session that runs exactly it."""
+"""From a published model to a session that runs exactly it: the bytes hashed are the bytes opened."""
 
 from __future__ import annotations
 
