@@ -74,15 +74,19 @@ def read_file(folder: int, path: Path, most: int) -> bytes:
         descriptor = os.open(path.name, _FILE, dir_fd=folder)
     except OSError as error:
         raise ManifestMismatch(f"{path}: expected a file, got {_reason(error)}") from error
-    with open(descriptor, "rb") as file:
+    try:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):
             raise ManifestMismatch(f"{path}: expected a regular file")
         # A file that is mostly holes says its size too: refused before a byte of it is read.
-        data = file.read(found.st_size + 1) if found.st_size <= most else b""
-    if max(found.st_size, len(data)) > most:
-        raise ManifestMismatch(f"{path}: expected at most {most} bytes, got more")
-    return data
+        if found.st_size > most:
+            raise ManifestMismatch(f"{path}: expected at most {most} bytes, got {found.st_size}")
+        with open(descriptor, "rb", closefd=False) as file:
+            return file.read(found.st_size)
+    except OSError as error:
+        raise ManifestMismatch(f"{path}: cannot be read: {error.strerror}") from error
+    finally:
+        os.close(descriptor)
 
 
 def _reason(error: OSError) -> str:

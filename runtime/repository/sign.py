@@ -52,7 +52,7 @@ class TrustedKeys:
         Parameters
         ----------
         manifest : the bytes of `manifest.json`.
-        signatures : files by the id of the key, at least those of these keys.
+        signatures : the content of signature files, by the id of the key.
         path : of the manifest, for messages.
 
         Raises
@@ -62,11 +62,8 @@ class TrustedKeys:
         """
         found = tuple(sorted(set(self.keys) & set(signatures)))
         if not found:
-            others = f"only by {', '.join(sorted(signatures))}" if signatures else "by nobody"
-            raise ManifestMismatch(
-                f"{path}: expected a signature by {' or '.join(sorted(self.keys))} ({self.where}), "
-                f"got a model signed {others}"
-            )
+            keys = " or ".join(sorted(self.keys))
+            raise ManifestMismatch(f"{path}: expected a signature by {keys} ({self.where}), got none")
         for key in found:
             where = path.with_name(signature_file(key))
             signature = decode_signature(signatures[key], (name, version, key), str(where))

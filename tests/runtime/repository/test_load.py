@@ -26,7 +26,8 @@ def test_a_file_altered_after_opening_is_not_run(published: Model) -> None:
 def test_a_published_file_that_is_no_graph(
     repository: Repository, fields: dict[str, Any], files: dict[str, bytes]
 ) -> None:
-    model = repository.publish("pair", fields, files | {"model.onnx": b"not a graph"})
+    """Protobuf, with a graph in it, and nothing in that."""
+    model = repository.publish("pair", fields, files | {"model.onnx": b"\x3a\x00"})
     with pytest.raises(ManifestMismatch, match=r"model\.onnx: model: expected an ONNX model"):
         open_model(model)
 

@@ -201,10 +201,9 @@ def test_nobody_or_somebody_else_signed(trusted: TrustedKeys) -> None:
     with pytest.raises(ManifestMismatch) as caught:
         trusted.require("pair", 3, MANIFEST, {}, path)
     assert str(caught.value) == (
-        "pair/3/manifest.json: expected a signature by 21fe31dfa154a261 (centre.pub), "
-        "got a model signed by nobody"
+        "pair/3/manifest.json: expected a signature by 21fe31dfa154a261 (centre.pub), got none"
     )
-    with pytest.raises(ManifestMismatch, match=rf"signed only by {other.key}$"):
+    with pytest.raises(ManifestMismatch, match=r"by 21fe31dfa154a261 \(centre\.pub\), got none$"):
         trusted.require("pair", 3, MANIFEST, {other.key: other.encoded()}, path)
 
 
