@@ -1,5 +1,5 @@
 // The numeric definition of one line source's dose at one point: TG-43U1 with its tables laid out for
-// constant-time lookup. Float32 throughout; the row loops in dose_cpu.cpp (and a CUDA kernel, later)
+// constant-time lookup. Float32 throughout; the row loops in dose_cpu.cpp and the CUDA kernels
 // inline this functor, so every path rounds alike. Lengths are in the tables' unit.
 #pragma once
 
@@ -7,11 +7,7 @@
 #include <cstdint>
 #include <cstring>
 
-#if defined(__CUDACC__)
-#define TROCAR_HD __host__ __device__ __forceinline__
-#else
-#define TROCAR_HD inline __attribute__((always_inline))
-#endif
+#include "hd.h"
 
 namespace trocar {
 

@@ -1,0 +1,57 @@
+// What a CUDA kernel's file needs of the runtime: errors in the driver's words, and one way to launch.
+// Tests compile the same files without a GPU: an emulation takes this place.
+#pragma once
+
+#if defined(TROCAR_EMULATE_CUDA)
+#include "cuda_emulation.h"
+#else
+
+#include <cuda_runtime.h>
+
+#include <string>
+#include <utility>
+
+#include "errors.h"
+
+namespace trocar {
+
+inline void check_cuda(cudaError_t status, const char* what) {
+  if (status == cudaSuccess) return;
+  throw DeviceError(std::string(what) + ": " + cudaGetErrorString(status) + " (" + cudaGetErrorName(status) +
+                    ")");
+}
+
+// The work of one call on one device; the thread's own current device comes back afterwards.
+class OnDevice {
+ public:
+  explicit OnDevice(int device) {
+    check_cuda(cudaGetDevice(&before_), "current CUDA device");
+    if (device != before_) check_cuda(cudaSetDevice(device), "CUDA device");
+    changed_ = device != before_;
+  }
+  ~OnDevice() {
+    if (changed_) cudaSetDevice(before_);
+  }
+  OnDevice(const OnDevice&) = delete;
+  OnDevice& operator=(const OnDevice&) = delete;
+
+ private:
+  int before_ = 0;
+  bool changed_ = false;
+};
+
+#if defined(__CUDACC__)
+template <typename... Parameters, typename... Arguments>
+void launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t stream,
+            Arguments&&... arguments) {
+  kernel<<<grid, block, shared_bytes, stream> > >(static_cast<Parameters>(arguments)...);
+  check_cuda(cudaGetLastError(), "CUDA kernel launch");
+}
+
+// `name` is the block's dynamic shared memory, as bytes aligned for any type.
+#define TROCAR_DYNAMIC_SHARED(name) extern __shared__ __align__(16) unsigned char name[]
+#endif
+
+}  // namespace trocar
+
+#endif
