@@ -1,7 +1,7 @@
 """Makes the graphs beside this file; needs the `onnx` package, which the tests do not.
 
 `pair`: total and difference of two inputs. `mixed`: other dtypes and an unnamed axis. `external`: weights
-in a file outside. `broken_run`: opens, and fails when it runs.
+in a file outside. `broken_run`: opens, and fails when it runs. `unknown_operator`: none that exists.
 """
 
 from __future__ import annotations
@@ -59,4 +59,10 @@ save(
     [floats("left")],
     [helper.make_tensor_value_info("square", TensorProto.FLOAT, [7, 7])],
     [seven],
+)
+save(
+    "unknown_operator",
+    [node("Transmogrify", ["left"], ["total"], name="the_odd_one")],
+    [floats("left")],
+    [floats("total")],
 )
