@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.metadata import entry_points
-from typing import Any, Protocol, TypeAlias, cast
-
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast
 
 from trocar.runtime.errors import InvalidInput, ModelNotFound
 from trocar.runtime.session.base import Array
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 GROUP = "trocar.networks"
 

@@ -45,7 +45,7 @@ def to_fp16(graph: bytes) -> bytes:
 def to_int8(graph: bytes, calibration: Iterable[Feeds]) -> bytes:
     """Write a float32 graph with int8 convolutions and matrix products, by static quantisation.
 
-    Weights have a scale a channel. Activations are symmetric, and biases stay float32, as TensorRT wants them.
+    Weights have a scale a channel. Activations are symmetric and biases stay float32, as TensorRT wants.
     Ranges are the least and greatest values seen.
 
     Parameters
@@ -109,7 +109,8 @@ def _finished(model: onnx.ModelProto, source: onnx.ModelProto, precision: str) -
     ordered = passes.RemoveUnusedOpsetsPass()(onnx_ir.serde.deserialize_model(model)).model
     model = onnx_ir.serde.serialize_model(ordered)
     check(model, next(each.version for each in source.opset_import if not each.domain))
-    return model.SerializeToString(deterministic=True)
+    written: bytes = model.SerializeToString(deterministic=True)
+    return written
 
 
 @contextlib.contextmanager

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trocar.runtime.errors import DeviceError, InvalidInput
+from trocar.runtime.session.cuda import Gpu, find_gpu
 
 DEVICES = ("auto", "cpu", "cuda")
-CUDA_LIBRARY = "libcuda.so.1"
 # What ONNX Runtime's provider is linked against.
 _TENSORRT_LIBRARY = "libnvinfer.so.10"
-_NAME_BYTES = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +49,11 @@ def choose_device(wanted: str, providers: tuple[str, ...]) -> Device:
     if wanted == "cpu":
         return cpu("asked for")
     if "CUDAExecutionProvider" not in providers:
-        found: Device | str = "ONNX Runtime was built without CUDA"
+        found: Gpu | str = "ONNX Runtime was built without CUDA"
     else:
-        found = _cuda_device()
-    if isinstance(found, Device):
-        return found
+        found = find_gpu()
+    if isinstance(found, Gpu):
+        return Device("cuda", found.name, "the driver has it")
     if wanted == "cuda":
         raise DeviceError(f"expected a CUDA device, got none: {found}")
     return cpu(f"no CUDA: {found}")
@@ -75,28 +74,6 @@ def tensorrt_failure() -> str | None:
     except OSError:
         return f"{_TENSORRT_LIBRARY} is not there"
     return None
-
-
-def _cuda_device() -> Device | str:
-    """Ask the driver for its first device; a reason where there is none."""
-    try:
-        driver = ctypes.CDLL(CUDA_LIBRARY)
-    except OSError:
-        return f"{CUDA_LIBRARY} is not there"
-    count, handle = ctypes.c_int(), ctypes.c_int()
-    name = ctypes.create_string_buffer(_NAME_BYTES)
-    steps = (
-        ("cuInit", (0,)),
-        ("cuDeviceGetCount", (ctypes.byref(count),)),
-        ("cuDeviceGet", (ctypes.byref(handle), 0)),
-        ("cuDeviceGetName", (name, _NAME_BYTES, handle)),
-    )
-    for function, arguments in steps:
-        if code := getattr(driver, function)(*arguments):
-            return f"the driver's {function} answers {code}"
-        if function == "cuDeviceGetCount" and not count.value:
-            return "the driver knows no device"
-    return Device("cuda", name.value.decode(errors="replace"), "the driver has it")
 
 
 def _cpu_name() -> str:

@@ -24,10 +24,10 @@ from trocar.planners.types import Float32Array
 from trocar.runtime.errors import InvalidInput
 
 PROTOCOL = "ldr-i125-145"
-PARITY_PHANTOMS = range(20_000_000, 20_000_024)
-CALIBRATION_PHANTOMS = range(21_000_000, 21_000_032)
-# Sizes of the batches that parity is measured on; together no more than the phantoms.
+PARITY_PHANTOMS = range(20_000_000, 20_000_016)
 PARITY_BATCHES = (1, 2, 5, 8)
+CALIBRATION_PHANTOMS = range(21_000_000, 21_000_032)
+CALIBRATION_BATCHES = (8, 8, 8, 8)
 # Moves after which plans are compared: at once, and when a search has done most of its work.
 MOVES = (0, 1000)
 

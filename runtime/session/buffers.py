@@ -6,17 +6,18 @@ has been run on a GPU: the tests hold the calls against a stand-in for the drive
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import weakref
 from typing import Any
 
 import numpy as np
 
-from trocar.runtime.device import CUDA_LIBRARY, Device
+from trocar.runtime.device import Device
 from trocar.runtime.errors import DeviceError, InvalidInput
+from trocar.runtime.session.cuda import Driver
 from trocar.runtime.session.memory import Array
 
-_PORTABLE = 1  # CU_MEMHOSTALLOC_PORTABLE: pinned for every context of the process
 ALIGNMENT = 64
 
 
@@ -118,35 +119,19 @@ def _size_bytes(shape: tuple[int, ...], dtype: str) -> int:
 
 def _pinned(size_bytes: int) -> Array:
     """Ask the driver for pinned memory; it is given back when the last array on it is gone."""
-    try:
-        driver = ctypes.CDLL(CUDA_LIBRARY)
-    except OSError as error:
-        raise DeviceError(f"expected {CUDA_LIBRARY} for pinned memory: {error}") from error
-    device, context, pointer = ctypes.c_int(), ctypes.c_void_p(), ctypes.c_void_p()
-    what = f"{size_bytes} bytes of pinned memory"
-    _call(driver, what, "cuInit", 0)
-    _call(driver, what, "cuDeviceGet", ctypes.byref(device), 0)
-    _call(driver, what, "cuDevicePrimaryCtxRetain", ctypes.byref(context), device)
-    _call(driver, what, "cuCtxPushCurrent_v2", context)
-    try:
-        size = ctypes.c_size_t(size_bytes)
-        _call(driver, what, "cuMemHostAlloc", ctypes.byref(pointer), size, _PORTABLE)
-    finally:
-        driver.cuCtxPopCurrent_v2(ctypes.byref(ctypes.c_void_p()))
-    block = (ctypes.c_uint8 * size_bytes).from_address(pointer.value or 0)
-    weakref.finalize(block, _give_back, driver, context, pointer)
+    driver = Driver()
+    context = driver.retain(driver.gpu())
+    driver.use(context)
+    address = driver.allocate_host(size_bytes)
+    block = (ctypes.c_uint8 * size_bytes).from_address(address)
+    weakref.finalize(block, _give_back, driver, context, address)
     array: Array = np.frombuffer(memoryview(block), np.uint8)
     array[:] = 0
     return array
 
 
-def _give_back(driver: Any, context: ctypes.c_void_p, pointer: ctypes.c_void_p) -> None:
-    """Free pinned memory in the context that it came from; nobody is left to hear of a failure."""
-    if driver.cuCtxPushCurrent_v2(context) == 0:
-        driver.cuMemFreeHost(pointer)
-        driver.cuCtxPopCurrent_v2(ctypes.byref(ctypes.c_void_p()))
-
-
-def _call(driver: Any, what: str, function: str, *arguments: Any) -> None:
-    if code := getattr(driver, function)(*arguments):
-        raise DeviceError(f"expected {what}: the driver's {function} answers {code}")
+def _give_back(driver: Driver, context: int, address: int) -> None:
+    """Free pinned memory, whatever thread drops it; when the process ends the driver may be gone already."""
+    with contextlib.suppress(DeviceError):
+        driver.use(context)
+        driver.free_host(address)

@@ -14,8 +14,8 @@ from trocar.runtime.errors import DeviceError
 LIBRARY = "libcuda.so.1"
 _NAME_BYTES = 256
 # CUdevice_attribute COMPUTE_CAPABILITY_MAJOR and _MINOR; CU_STREAM_NON_BLOCKING: no waiting for the default
-# stream, which is everybody's.
-_MAJOR, _MINOR, _NON_BLOCKING = 75, 76, 1
+# stream, which is everybody's. CU_MEMHOSTALLOC_PORTABLE: pinned for every context.
+_MAJOR, _MINOR, _NON_BLOCKING, _PORTABLE = 75, 76, 1, 1
 _int, _pointer, _size, _address = ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_uint64
 # Addresses and handles have 64 bits, which ctypes would cut to 32 where it is not told.
 _SIGNATURES: dict[str, tuple[Any, ...]] = {
@@ -27,6 +27,8 @@ _SIGNATURES: dict[str, tuple[Any, ...]] = {
     "cuDevicePrimaryCtxRetain": (_pointer, _int),
     "cuCtxSetCurrent": (_pointer,),
     "cuMemAlloc_v2": (_pointer, _size),
+    "cuMemHostAlloc": (_pointer, _size, ctypes.c_uint),
+    "cuMemFreeHost": (_pointer,),
     "cuMemFree_v2": (_address,),
     "cuMemcpyHtoDAsync_v2": (_address, _pointer, _size, _pointer),
     "cuMemcpyDtoHAsync_v2": (_pointer, _address, _size, _pointer),
@@ -103,6 +105,16 @@ class Driver:
     def free(self, address: int) -> None:
         """Give device memory back."""
         self._call("cuMemFree_v2", address)
+
+    def allocate_host(self, size_bytes: int) -> int:
+        """Return the address of new host memory that the GPU copies from and to directly: pinned."""
+        address = _pointer()
+        self._call("cuMemHostAlloc", ctypes.byref(address), size_bytes, _PORTABLE)
+        return int(address.value or 0)
+
+    def free_host(self, address: int) -> None:
+        """Give pinned memory back."""
+        self._call("cuMemFreeHost", address)
 
     def to_device(self, address: int, host: int, size_bytes: int, stream: int) -> None:
         """Copy from host memory, in a stream's order."""
