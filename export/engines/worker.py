@@ -35,7 +35,8 @@ def main() -> None:
     # A native library may print on stdout; only our lines go there.
     events = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
     os.dup2(2, 1)
-    sys.path.append(root)
+    # The very library that the caller has: another one may be installed where Python looks first.
+    sys.path.insert(0, root)
     # Weights outside the model would be looked for in the working directory.
     os.chdir(folder)
     compiler = runpy.run_path(str(Path(__file__).with_name("compile.py")), run_name="engine_compiler")
