@@ -181,7 +181,7 @@ def test_fewer_bits_are_published_with_what_they_cost(
         assert (session.inputs, session.outputs) == (model.manifest.inputs, model.manifest.outputs)
     card = model.read("card.md").decode()
     assert "| model.int8.onnx | int8 |" in card
-    assert "mass of torch's" in card
+    assert "`mass` / torch's" in card
     assert "over 4 inputs (real)" in card
 
 
