@@ -1,7 +1,8 @@
 """Makes the graphs beside this file; needs the `onnx` package, which the tests do not.
 
-`pair`: total and difference of two inputs. `mixed`: other dtypes and an unnamed axis. `external`: weights
-in a file outside. `broken_run`: opens, and fails when it runs.
+`pair`: total and difference of two inputs; `double`: both doubled. `mixed`: other dtypes and an unnamed axis.
+`external`: weights in a file outside. `broken_run`: opens, and fails when it runs. `unknown_operator`: none
+that exists.
 """
 
 from __future__ import annotations
@@ -33,6 +34,17 @@ save(
     [floats("total"), floats("difference")],
 )
 save(
+    "double",
+    [
+        node("Add", ["left", "right"], ["sum"]),
+        node("Add", ["sum", "sum"], ["total"]),
+        node("Sub", ["left", "right"], ["less"]),
+        node("Add", ["less", "less"], ["difference"]),
+    ],
+    [floats("left"), floats("right")],
+    [floats("total"), floats("difference")],
+)
+save(
     "mixed",
     [node("Cast", ["pixels"], ["wide"], to=TensorProto.INT64), node("Not", ["mask"], ["inverse"])],
     [
@@ -59,4 +71,10 @@ save(
     [floats("left")],
     [helper.make_tensor_value_info("square", TensorProto.FLOAT, [7, 7])],
     [seven],
+)
+save(
+    "unknown_operator",
+    [node("Transmogrify", ["left"], ["total"], name="the_odd_one")],
+    [floats("left")],
+    [floats("total")],
 )
