@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 from trocar.runtime.command import Command
 
 if TYPE_CHECKING:
-    from trocar.runtime.repository.store import Repository
+    from trocar.runtime.repository.store import Model, Repository
 
 MIB = 1 << 20
 DIGEST_SHOWN = 12
+NOT_OPENED = "not opened here"
 
 EXAMPLES = """\
 examples:
@@ -135,21 +136,33 @@ def _listed(repository: Repository, name: str, version: int) -> dict[str, Any]:
 
 def _verified(repository: Repository, name: str, version: int) -> dict[str, Any]:
     from trocar.runtime.errors import ManifestMismatch
-    from trocar.runtime.repository.load import open_model
+    from trocar.runtime.repository.load import FULL
 
     try:
         model = repository.open(name, version)
-        session = open_model(model)
+        variants = {each: _opened(model, each) for each in (FULL, *model.manifest.variants)}
     except ManifestMismatch as error:
         return {"name": name, "version": version, "error": str(error)}
     return {
         "name": name,
         "version": version,
         "files": dict(model.manifest.files),
-        "device": str(session.device),
+        "device": variants.pop(FULL),
+        "variants": variants,
         "signed_by": list(model.signed_by),
         "signatures_not_checked": sorted(set(model.signatures) - set(model.signed_by)),
     }
+
+
+def _opened(model: Model, variant: str) -> str:
+    """Return where a variant runs; an engine for another GPU is only checked as a file."""
+    from trocar.runtime.errors import DeviceError
+    from trocar.runtime.repository.load import open_model
+
+    try:
+        return str(open_model(model, variant=variant).device)
+    except DeviceError as error:
+        return f"{NOT_OPENED}: {error}"
 
 
 def _show_models(args: argparse.Namespace, repository: Repository, models: list[dict[str, Any]]) -> int:
@@ -171,6 +184,9 @@ def _line(model: dict[str, Any]) -> str:
         return f"{label}  {model['bytes'] / MIB:.1f} MiB  opset {model['opset']}  {_plain(model['task'])}"
     digest = model["files"]["model.onnx"][:DIGEST_SHOWN]
     line = f"{label}  ok  {len(model['files'])} files, model.onnx {digest}, runs on {model['device']}"
+    unopened = [name for name, place in model["variants"].items() if place.startswith(NOT_OPENED)]
+    if unopened:
+        line += f"; {NOT_OPENED}: {', '.join(unopened)}"
     if model["signed_by"]:
         line += f"; signed by {', '.join(model['signed_by'])}"
     if model["signatures_not_checked"]:

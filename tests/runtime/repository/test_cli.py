@@ -95,6 +95,32 @@ def test_bad_arguments(
     assert message in captured.err
 
 
+def test_variants_are_opened_where_they_can_be(
+    repository: Repository,
+    fields: dict[str, Any],
+    files: dict[str, bytes],
+    graphs: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    blank = {"parity": {}, "metrics": {}, "engine": {}}
+    half = {"file": "half.onnx", "format": "onnx", "precision": "fp16", **blank}
+    engine = {"file": "model.engine", "format": "tensorrt", "precision": "fp16", **blank}
+    built = {"flavour": "tensorrt", "library": "tensorrt 0.0", "capabilities": ["sm89"], "gpu": ""}
+    more = {"half.onnx": files["model.onnx"], "model.engine": b"ftrt" + bytes(64)}
+    fields["variants"] = {"fp16": half, "compiled": engine | {"engine": built}}
+    repository.publish("pair", fields, files | more)
+    # Another network under the name of a variant.
+    fields["variants"] = {"fp16": half}
+    repository.publish("pair", fields, files | {"half.onnx": (graphs / "mixed.onnx").read_bytes()})
+    assert main(["models", "verify", "--repository", str(repository.root), "--json"]) == 1
+    good, bad = json.loads(capsys.readouterr().out)["models"]
+    assert good["variants"]["fp16"] == good["device"]
+    assert good["variants"]["compiled"].startswith("not opened here: ")
+    assert "pair/2/half.onnx: expected inputs" in bad["error"]
+    assert main(["models", "verify", "--repository", str(repository.root)]) == 1
+    assert "; not opened here: compiled\n" in capsys.readouterr().out
+
+
 @pytest.fixture
 def key(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
     """A private key, with its public one beside it."""
