@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from trocar.planners import options
+from trocar.planners.start_kinds import START_KINDS
 from trocar.runtime.command import Command
 
 PLAN_EXAMPLES = """\
@@ -55,7 +56,7 @@ def _configure_plan(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--chains", metavar="N", type=int, help="annealing chains; the best one wins")
     group.add_argument(
         "--start",
-        choices=("gan", "greedy", "random"),
+        choices=START_KINDS,
         help="what a chain begins with: the network's proposal (the default), the best seeds one by one, or "
         "seeds in random order",
     )

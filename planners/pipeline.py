@@ -42,7 +42,7 @@ DEFAULT_MOVES = 500_000
 class PlanRequest:
     """What is asked for. Without `moves` and `budget_ms` the search makes `DEFAULT_MOVES` a chain.
 
-    `start` is one of `trocar.planners.starts.START_KINDS`.
+    `start` is one of `trocar.planners.start_kinds.START_KINDS`.
     """
 
     protocol: Protocol
