@@ -1,8 +1,8 @@
 """Makes the graphs beside this file; needs the `onnx` package, which the tests do not.
 
-`pair`: total and difference of two inputs. `mixed`: other dtypes and an unnamed axis. `external`: weights
-in a file outside. `broken_run`: opens, and fails when it runs. `unknown_operator`: none that exists. `half`,
-`quantised`: a convolution in float16, and in int8 between Q/DQ pairs.
+`pair`: total and difference of two inputs; `double`: both doubled. `mixed`: other dtypes and an unnamed axis.
+`external`: weights in a file outside. `broken_run`: opens, and fails when it runs. `unknown_operator`: none
+that exists. `half`, `quantised`: a convolution in float16, and in int8 between Q/DQ pairs.
 """
 
 from __future__ import annotations
@@ -30,6 +30,17 @@ node = helper.make_node
 save(
     "pair",
     [node("Add", ["left", "right"], ["total"]), node("Sub", ["left", "right"], ["difference"])],
+    [floats("left"), floats("right")],
+    [floats("total"), floats("difference")],
+)
+save(
+    "double",
+    [
+        node("Add", ["left", "right"], ["sum"]),
+        node("Add", ["sum", "sum"], ["total"]),
+        node("Sub", ["left", "right"], ["less"]),
+        node("Add", ["less", "less"], ["difference"]),
+    ],
     [floats("left"), floats("right")],
     [floats("total"), floats("difference")],
 )
