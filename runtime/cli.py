@@ -29,6 +29,7 @@ SHOWN_VERSIONS = (
     "numpy",
     "grpcio",
     "protobuf",
+    "cryptography",
     "onnxruntime-gpu",
     "pydicom",
     "pynrrd",

@@ -13,6 +13,8 @@ from trocar.runtime.session.ort import open_session
 AUTO, FULL = "auto", "fp32"
 # Of engines, `auto` takes these: int8 changes answers enough that somebody should ask for it.
 AUTO_PRECISIONS = ("fp16", "fp32")
+# What an engine is held against before it is loaded, out of all that a manifest may say of one.
+ENGINE_FACTS = {"flavour": str, "library": str, "capabilities": list, "gpu": str}
 
 
 def open_model(model: Model, *, threads: int = 1, device: str = "auto", variant: str = AUTO) -> Session:
@@ -90,13 +92,17 @@ def _first_engine(model: Model) -> Session | None:
 def _open_engine(model: Model, variant: Variant) -> Session:
     from trocar.runtime.session.tensorrt import open_engine
 
-    manifest = model.manifest
+    manifest, path = model.manifest, model.folder / variant.file
+    for key, kind in ENGINE_FACTS.items():
+        if not isinstance(variant.engine.get(key), kind):
+            got = variant.engine.get(key)
+            raise ManifestMismatch(f"{path}: expected the manifest to say its {key}, got {got!r:.80}")
     return open_engine(
         model.read(variant.file),
         facts=variant.engine,
         inputs=manifest.inputs,
         outputs=manifest.outputs,
-        name=str(model.folder / variant.file),
+        name=str(path),
     )
 
 

@@ -28,7 +28,8 @@ def test_a_file_altered_after_opening_is_not_run(published: Model) -> None:
 def test_a_published_file_that_is_no_graph(
     repository: Repository, fields: dict[str, Any], files: dict[str, bytes]
 ) -> None:
-    model = repository.publish("pair", fields, files | {"model.onnx": b"not a graph"})
+    """Protobuf, with a graph in it, and nothing in that."""
+    model = repository.publish("pair", fields, files | {"model.onnx": b"\x3a\x00"})
     with pytest.raises(ManifestMismatch, match=r"model\.onnx: model: expected an ONNX model"):
         open_model(model)
 
@@ -57,7 +58,12 @@ def test_tensors_that_the_manifest_says_otherwise(
         open_model(model)
 
 
-ENGINE_FACTS = {"flavour": "tensorrt-rtx", "library": "tensorrt_rtx 1.7"}
+ENGINE_FACTS = {
+    "flavour": "tensorrt-rtx",
+    "library": "tensorrt_rtx 1.7",
+    "capabilities": ["sm89"],
+    "gpu": "",
+}
 
 
 def variant(file: str, precision: str, **more: Any) -> dict[str, Any]:
@@ -135,3 +141,15 @@ def test_auto_takes_the_first_engine_that_opens_but_never_int8(
     (full.folder / "h.engine").write_bytes(b"engine of somebody else")
     with pytest.raises(ManifestMismatch, match=r"h\.engine: expected SHA-256"):
         open_model(full)
+
+
+@pytest.mark.parametrize("key", ["flavour", "library", "capabilities", "gpu"])
+@pytest.mark.parametrize("value", [None, 7])
+def test_an_engine_of_which_the_manifest_says_too_little(
+    repository: Repository, fields: dict[str, Any], files: dict[str, bytes], key: str, value: object
+) -> None:
+    engine = variant("model.engine", "fp16", engine=ENGINE_FACTS | {key: value})
+    fields["variants"] = {"compiled": engine}
+    model = repository.publish("pair", fields, files | {"model.engine": b"ftrt"})
+    with pytest.raises(ManifestMismatch, match=rf"model\.engine: expected the manifest to say its {key}"):
+        open_model(model, variant="compiled")
