@@ -95,7 +95,7 @@ def export_network(
     DeviceError
         An engine needs a GPU that is not here.
     """
-    check_targets(to, network)
+    check_targets(to, network, engines)
     say(f"reading {checkpoint}")
     trained = read_checkpoint(checkpoint)
     module = network.build(trained.facts)

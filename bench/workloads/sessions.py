@@ -37,14 +37,18 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     if args.batch < 1 or args.repeats < 1:
         raise InvalidInput(f"expected batch and repeats of 1 or more, got {args.batch} and {args.repeats}")
     model = (Repository(Path(args.repository)) if args.repository else shipped()).open(args.model)
-    opened, cases, left_out = {}, {}, {}
+    sessions: dict[str, dict[str, Any]] = {}
+    opened_ms: dict[str, float] = {}
+    cases: dict[str, Callable[[], Any]] = {}
+    left_out: dict[str, str] = {}
     for variant in ("fp32", *model.manifest.variants):
         try:
             session, open_ms = _opened(model, variant, args)
         except DeviceError as error:
             left_out[variant] = str(error)
             continue
-        opened[variant] = {"open_ms": open_ms, "provider": session.provider, "device": str(session.device)}
+        opened_ms[variant] = open_ms
+        sessions[variant] = {"provider": session.provider, "device": str(session.device)}
         cases |= _cases(variant, session, args.batch)
     timings = {name: timing.document() for name, timing in interleave(cases, args.repeats).items()}
     rows = [
@@ -54,14 +58,14 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             "p50_ms": round(timing["p50_ms"], 3),
             "p99_ms": round(timing["p99_ms"], 3),
             "min_ms": round(timing["min_ms"], 3),
-            "open_ms": round(opened[name.removesuffix(" bound")]["open_ms"], 1),
+            "open_ms": round(opened_ms[name.removesuffix(" bound")], 1),
         }
         for name, timing in timings.items()
     ]
     return {
         "model": f"{model.manifest.name}/{model.manifest.version}",
         "inputs": {spec.name: list(_shape(spec, args.batch)) for spec in model.manifest.inputs},
-        "sessions": opened,
+        "sessions": sessions,
         "left_out": left_out,
         "timings": timings,
         "tables": {"one run, ms": rows},

@@ -17,6 +17,7 @@ from typing import Any
 from trocar.export.engines.cache import EngineCache
 from trocar.export.engines.progress import shown
 from trocar.export.engines.types import (
+    DEFAULT_PROFILE,
     FLAVOURS,
     PRECISIONS,
     RTX_CAPABILITIES,
@@ -37,7 +38,7 @@ def build_engine(
     flavour: str,
     precision: str,
     capabilities: Sequence[str] = (),
-    profile: Profile = Profile(),  # noqa: B008: frozen
+    profile: Profile = DEFAULT_PROFILE,
     cache: Path | None = None,
     progress: bool = False,
 ) -> EngineFacts:

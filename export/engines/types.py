@@ -29,7 +29,12 @@ class Profile:
 
     def __post_init__(self) -> None:
         if not 1 <= self.min <= self.opt <= self.max:
-            raise InvalidInput(f"expected batches 1 <= min <= opt <= max, got {self.min}, {self.opt}, {self.max}")
+            raise InvalidInput(
+                f"expected batches 1 <= min <= opt <= max, got {self.min}, {self.opt}, {self.max}"
+            )
+
+
+DEFAULT_PROFILE = Profile()
 
 
 @dataclass(frozen=True, slots=True)

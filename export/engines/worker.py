@@ -7,6 +7,7 @@ the folder where MODULE is installed. FOLDER holds `order.json` and `model.onnx`
 TensorRT-RTX names inner values in an order that follows their addresses, and the names are in the engine. So
 the script runs without randomised addresses, on one processor (threads race for heaps), and builds in a
 thread, whose heap begins empty. It imports nothing but the library, and reads no compiled bytecode of ours.
+This is by trial, on one machine, idle and busy: docs/engines.md has the counts.
 """
 
 from __future__ import annotations

@@ -201,12 +201,16 @@ def test_what_float16_cannot_hold_is_not_published(
     [
         ("fp8", "--to: expected onnx, fp16, int8, tensorrt, tensorrt-rtx, got 'fp8'"),
         ("int8", "network 'mixer': expected calibration_inputs for int8, got none"),
+        (
+            "fp16 --capabilities sm89",
+            "--capabilities: expected tensorrt-rtx in --to, which alone is built for them",
+        ),
     ],
 )
 def test_what_cannot_be_made_is_refused_first(
     checkpoint: Checkpoint, repository: Path, capsys: pytest.CaptureFixture[str], to: str, message: str
 ) -> None:
-    assert export(checkpoint(), repository, "--to", to) == 2
+    assert export(checkpoint(), repository, "--to", *to.split()) == 2
     assert capsys.readouterr().err == f"trocar: error: {message}\n"
 
 

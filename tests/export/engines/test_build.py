@@ -66,7 +66,9 @@ def test_what_is_known_of_an_engine(install: Any, model: Any) -> None:
     }
 
 
-def test_an_engine_that_cannot_be_loaded_again_still_has_its_networks_layers(install: Any, model: Any) -> None:
+def test_an_engine_that_cannot_be_loaded_again_still_has_its_networks_layers(
+    install: Any, model: Any
+) -> None:
     install()
     assert of(model("opaque")).layers_from == "network"
 
@@ -117,7 +119,9 @@ def test_a_warm_cache_builds_nothing(install: Any, model: Any, tmp_path: Path) -
     assert second.build_seconds == first.build_seconds
 
 
-@pytest.mark.parametrize("change", ["model", "precision", "profile", "version", "gpu", "capability", "flavour"])
+@pytest.mark.parametrize(
+    "change", ["model", "precision", "profile", "version", "gpu", "capability", "flavour"]
+)
 def test_whatever_matters_is_in_the_key(
     install: Any, model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
 ) -> None:
@@ -162,7 +166,11 @@ def test_timings_of_one_build_serve_the_next_on_the_same_gpu(
         of(model(words), cache=tmp_path / "cache")
     monkeypatch.setattr(build, "find_gpu", lambda: Gpu(0, "Imaginary 8000", "sm89"))
     of(model("one"), cache=tmp_path / "cache")
-    assert library.calls("timings") == [["timings", "", False], ["timings", "timed;", False], ["timings", "", False]]
+    assert library.calls("timings") == [
+        ["timings", "", False],
+        ["timings", "timed;", False],
+        ["timings", "", False],
+    ]
 
 
 def test_without_a_gpu_tensorrt_is_not_started(
@@ -176,7 +184,8 @@ def test_without_a_gpu_tensorrt_is_not_started(
 
 
 @pytest.mark.parametrize(
-    ("flavour", "module", "extra"), [("tensorrt", "tensorrt", "tensorrt"), ("tensorrt-rtx", "tensorrt_rtx", "rtx")]
+    ("flavour", "module", "extra"),
+    [("tensorrt", "tensorrt", "tensorrt"), ("tensorrt-rtx", "tensorrt_rtx", "rtx")],
 )
 def test_a_missing_library_names_the_extra(
     model: Any, monkeypatch: pytest.MonkeyPatch, flavour: str, module: str, extra: str
@@ -195,8 +204,14 @@ def test_a_missing_library_names_the_extra(
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("import not_there_at_all", "tensorrt is installed but incomplete: No module named 'not_there_at_all'"),
-        ("raise OSError('libnvinfer.so.10:\\n no such file')", "does not load: libnvinfer.so.10: no such file"),
+        (
+            "import not_there_at_all",
+            "tensorrt is installed but incomplete: No module named 'not_there_at_all'",
+        ),
+        (
+            "raise OSError('libnvinfer.so.10:\\n no such file')",
+            "does not load: libnvinfer.so.10: no such file",
+        ),
     ],
 )
 def test_a_library_that_does_not_load(

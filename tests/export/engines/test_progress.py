@@ -5,6 +5,7 @@ import pytest
 from trocar.export.engines.progress import shown
 
 EVENTS = [
+    {"event": "start", "phase": "tensorrt for this GPU", "parent": None, "steps": None},
     {"event": "start", "phase": "Building", "parent": None, "steps": 2},
     {"event": "start", "phase": "Timing [x]", "parent": "Building", "steps": 3},
     {"event": "step", "phase": "Timing [x]", "step": 2},

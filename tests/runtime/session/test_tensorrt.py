@@ -128,7 +128,8 @@ def test_a_batch_beyond_the_profile(open_pair_engine: Any) -> None:
         ),
         (
             {"capabilities": ["sm86", "sm120"]},
-            "m.engine: expected a GPU of sm86, sm120, for which the engine is built, got Imaginary 9000 (sm89)",
+            "m.engine: expected a GPU of sm86, sm120, for which the engine is built, "
+            "got Imaginary 9000 (sm89)",
         ),
         (
             {"gpu": "Imaginary 8000"},
