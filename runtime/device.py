@@ -59,6 +59,34 @@ def choose_device(wanted: str, providers: tuple[str, ...]) -> Device:
     return cpu(f"no CUDA: {found}")
 
 
+def kernel_device(wanted: str) -> Device:
+    """Say where native kernels run for callers that have no array on a device yet.
+
+    Parameters
+    ----------
+    wanted : one of `DEVICES`; `auto` takes CUDA where kernels were built for it and the driver has a device.
+
+    Raises
+    ------
+    InvalidInput
+        No such device.
+    DeviceError
+        `cuda` was asked for and is not there.
+    """
+    from trocar.runtime.kernels import cuda
+
+    if wanted not in DEVICES:
+        raise InvalidInput(f"expected a device of {', '.join(DEVICES)}, got {wanted!r}")
+    if wanted == "cpu":
+        return cpu("asked for")
+    why_not = cuda.why_not()
+    if why_not is None:
+        return Device("cuda", str(cuda.properties()["name"]), "the driver has it")
+    if wanted == "cuda":
+        raise DeviceError(f"expected a CUDA device, got none: {why_not}")
+    return cpu(f"no CUDA: {why_not}")
+
+
 def cpu(why: str) -> Device:
     """Return the CPU, with the reason for taking it."""
     return Device("cpu", _cpu_name(), why)

@@ -78,11 +78,12 @@ inline std::string name_of_device(int type, int id) {
   return "DLPack device type " + std::to_string(type);
 }
 
-inline std::string tuple_of(const int64_t* values, int count) {
+// As Python writes it; with `wildcards`, -1 stands for any value.
+inline std::string tuple_of(const int64_t* values, int count, bool wildcards = false) {
   std::string text = "(";
   for (int i = 0; i < count; ++i) {
     if (i) text += ", ";
-    text += values[i] == -1 ? std::string("any") : std::to_string(values[i]);
+    text += wildcards && values[i] == -1 ? std::string("any") : std::to_string(values[i]);
   }
   return text + (count == 1 ? ",)" : ")");
 }
@@ -147,10 +148,10 @@ class View {
       same = wanted == -1 || wanted == shape(axis);
     }
     if (same) return;
-    refuse(
-        name_,
-        std::string(meaning) + " of shape " + tuple_of(expected.begin(), static_cast<int>(expected.size())),
-        "shape " + shape_text());
+    refuse(name_,
+           std::string(meaning) + " of shape " +
+               tuple_of(expected.begin(), static_cast<int>(expected.size()), true),
+           "shape " + shape_text());
   }
 
   // The axes from `first` on lie in memory like a C array; the ones before may be strided.

@@ -44,8 +44,36 @@ class OnDevice {
 template <typename... Parameters, typename... Arguments>
 void launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t stream,
             Arguments&&... arguments) {
-  kernel<<<grid, block, shared_bytes, stream> > >(static_cast<Parameters>(arguments)...);
-  check_cuda(cudaGetLastError(), "CUDA kernel launch");
+  cudaLaunchConfig_t config = {};
+  config.gridDim = grid;
+  config.blockDim = block;
+  config.dynamicSmemBytes = shared_bytes;
+  config.stream = stream;
+  check_cuda(cudaLaunchKernelEx(&config, kernel, std::forward<Arguments>(arguments)...),
+             "CUDA kernel launch");
+}
+
+// Lets a kernel take more dynamic shared memory a block than every device grants unasked.
+template <typename... Parameters>
+void allow_dynamic_shared(void (*kernel)(Parameters...), size_t bytes, int device) {
+  int most = 0;
+  check_cuda(cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device), "CUDA device");
+  if (bytes > static_cast<size_t>(most))
+    throw InvalidInput("expected a problem that takes at most " + std::to_string(most) +
+                       " bytes of shared memory on this device, got one of " + std::to_string(bytes));
+  check_cuda(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
+                                  cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes)),
+             "CUDA shared memory");
+}
+
+// Blocks of a kernel that the whole device runs at once.
+template <typename... Parameters>
+int resident_blocks(void (*kernel)(Parameters...), int threads, size_t shared_bytes, int device) {
+  int each = 0, multiprocessors = 0;
+  check_cuda(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&each, kernel, threads, shared_bytes),
+             "CUDA occupancy");
+  check_cuda(cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device), "CUDA device");
+  return each * multiprocessors;
 }
 
 // `name` is the block's dynamic shared memory, as bytes aligned for any type.

@@ -15,6 +15,9 @@
 namespace nb = nanobind;
 
 namespace trocar {
+
+extern const bool kModuleOnGpu = true;
+
 namespace {
 
 class Stream {
@@ -28,6 +31,7 @@ class Stream {
   Stream& operator=(const Stream&) = delete;
 
   int device() const { return device_; }
+  cudaStream_t native() const { return stream_; }
   uintptr_t handle() const { return reinterpret_cast<uintptr_t>(stream_); }
   void synchronize() const {
     nb::gil_scoped_release release;
@@ -65,15 +69,45 @@ class Event {
   cudaEvent_t event_ = nullptr;
 };
 
+// Work recorded once and launched as one: what lies between its kernels is then no launch from Python.
+class Graph {
+ public:
+  // Records what is put into the stream until finish().
+  explicit Graph(const Stream& stream) : stream_(stream.native()) {
+    check_cuda(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal), "CUDA graph");
+  }
+  ~Graph() {
+    if (!executable_) finish_or_drop();
+    if (executable_) cudaGraphExecDestroy(executable_);
+  }
+  Graph(const Graph&) = delete;
+  Graph& operator=(const Graph&) = delete;
+
+  void finish() { check_cuda(executable_ ? cudaErrorIllegalState : finish_or_drop(), "CUDA graph"); }
+  void launch() const { check_cuda(cudaGraphLaunch(executable_, stream_), "CUDA graph"); }
+
+ private:
+  cudaError_t finish_or_drop() {
+    cudaGraph_t graph = nullptr;
+    cudaError_t status = cudaStreamEndCapture(stream_, &graph);
+    if (status == cudaSuccess) status = cudaGraphInstantiateWithFlags(&executable_, graph, 0);
+    if (graph) cudaGraphDestroy(graph);
+    return status;
+  }
+
+  cudaStream_t stream_;
+  cudaGraphExec_t executable_ = nullptr;
+};
+
 dl::dtype parse_dtype(const std::string& name) {
-  const dl::dtype known[] = {element_type<uint8_t>(),  element_type<int32_t>(),  element_type<int64_t>(),
-                             element_type<uint32_t>(), element_type<uint64_t>(), element_type<Half>(),
-                             element_type<float>(),    element_type<double>()};
+  const dl::dtype known[] = {element_type<uint8_t>(), element_type<int16_t>(),  element_type<int32_t>(),
+                             element_type<int64_t>(), element_type<uint32_t>(), element_type<uint64_t>(),
+                             element_type<Half>(),    element_type<float>(),    element_type<double>()};
   for (const dl::dtype type : known) {
     if (name_of(type) == name) return type;
   }
   throw InvalidInput(
-      "dtype: expected uint8, int32, int64, uint32, uint64, float16, float32 or float64, got " + name);
+      "dtype: expected uint8, int16, int32, int64, uint32, uint64, float16, float32 or float64, got " + name);
 }
 
 nb::ndarray<nb::array_api> empty(const std::vector<int64_t>& shape, const std::string& dtype, int device) {
@@ -131,7 +165,7 @@ int device_count() {
   return count;
 }
 
-nb::dict properties(int device) {
+nb::typed<nb::dict, nb::str, nb::any> properties(int device) {
   cudaDeviceProp found;
   check_cuda(cudaGetDeviceProperties(&found, device), "CUDA device");
   nb::dict result;
@@ -147,7 +181,7 @@ std::string version_text(int version) {
   return std::to_string(version / 1000) + "." + std::to_string(version % 1000 / 10);
 }
 
-nb::dict build() {
+nb::typed<nb::dict, nb::str, nb::any> build() {
   int driver = 0;
   check_cuda(cudaDriverGetVersion(&driver), "CUDA driver");
   nb::dict result;
@@ -171,6 +205,10 @@ void bind_device(nb::module_& module) {
       .def(nb::init<int>(), "device"_a)
       .def("record", &Event::record, "stream"_a, "Put the event into a stream.")
       .def("since", &Event::since, "earlier"_a, "Milliseconds from an earlier event; waits for this one.");
+  nb::class_<Graph>(module, "Graph", "Work recorded in a stream, to launch as one.")
+      .def(nb::init<const Stream&>(), "stream"_a, nb::keep_alive<1, 2>())
+      .def("finish", &Graph::finish, "End the recording.")
+      .def("launch", &Graph::launch, "Put the work into the stream.");
   module.def("empty", &empty, "shape"_a, "dtype"_a, "device"_a,
              "A new array on a CUDA device, uninitialised.");
   module.def("copy", &copy, "src"_a, "out"_a, "stream"_a,

@@ -7,17 +7,16 @@ namespace nb = nanobind;
 
 namespace trocar {
 void bind_device(nb::module_& module);
-
-#if defined(TROCAR_EMULATE_CUDA)
-extern const bool kModuleOnGpu = false;
-void bind_device(nb::module_&) {}
-#else
-extern const bool kModuleOnGpu = true;
-#endif
+void bind_dose(nb::module_& module);
+void bind_chains(nb::module_& module);
+void bind_dvh(nb::module_& module);
 }  // namespace trocar
 
 NB_MODULE(_cuda, module) {
   module.doc() = "trocar's CUDA kernels";
   trocar::bind_errors();
   trocar::bind_device(module);
+  trocar::bind_dose(module);
+  trocar::bind_chains(module);
+  trocar::bind_dvh(module);
 }
