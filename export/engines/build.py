@@ -112,7 +112,6 @@ def build_engine(
         layers_from=facts["layers_from"],
         build_seconds=facts["seconds"],
         cached=found is not None,
-        reproducible=facts["reproducible"],
     )
 
 
@@ -176,7 +175,7 @@ def _run_worker(
                 process.kill()
                 raise
         if last.get("event") == "built":
-            facts = {each: last[each] for each in ("seconds", "layers_from", "reproducible")}
+            facts = {each: last[each] for each in ("seconds", "layers_from")}
             facts["layers"] = json.loads((folder / "layers.json").read_text())
             timed = (folder / "timings").read_bytes() if order["timings"] is not None else None
             return facts, (folder / "engine").read_bytes(), timed

@@ -4,10 +4,10 @@ A script of its own, started by `trocar.export.engines.build` as `python worker.
 the folder where MODULE is installed. FOLDER holds `order.json` and `model.onnx`, and gets `engine`,
 `layers.json` and `timings`. One JSON object a line on stdout says how it goes.
 
-TensorRT-RTX names inner values in an order that follows their addresses, and the names are in the engine. So
-the script runs without randomised addresses, on one processor (threads race for heaps), and builds in a
-thread, whose heap begins empty. It imports nothing but the library, and reads no compiled bytecode of ours.
-This is by trial, on one machine, idle and busy: docs/engines.md has the counts.
+TensorRT-RTX names inner values of a network with dynamic shapes in an order that follows their addresses, and
+the names are in the engine. So the script runs without randomised addresses, on one processor (threads race
+for heaps), and builds in a thread, whose heap begins empty; it imports nothing but the library, and reads no
+compiled bytecode of ours. On a machine with time to spare the same build then gives the same bytes.
 """
 
 from __future__ import annotations
@@ -74,15 +74,7 @@ def _build(
     except Exception as error:  # whatever the library raises, in one line
         say({"event": "failed", "message": " ".join(f"{type(error).__name__}: {error}".split())})
     else:
-        reproducible = bool(asked["capabilities"]) and _addresses_are_fixed()
-        say(
-            {
-                "event": "built",
-                "seconds": seconds,
-                "layers_from": compiled.layers_from,
-                "reproducible": reproducible,
-            }
-        )
+        say({"event": "built", "seconds": seconds, "layers_from": compiled.layers_from})
 
 
 def _fix_addresses() -> None:

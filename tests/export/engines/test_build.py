@@ -53,7 +53,7 @@ def test_what_is_known_of_an_engine(install: Any, model: Any) -> None:
     assert facts.model_sha256 == hashlib.sha256(b"a model").hexdigest()
     assert facts.file_name == "model.tensorrt-fp16-sm89.engine"
     assert facts.layers == (Layer("stem", "", ()), Layer("head+relu", "gemm", ("logits",)))
-    assert (facts.layers_from, facts.cached, facts.reproducible) == ("engine", False, False)
+    assert (facts.layers_from, facts.cached) == ("engine", False)
     assert facts.document() == {
         "flavour": "tensorrt",
         "library": "tensorrt 99.1",

@@ -21,10 +21,12 @@ from trocar.runtime.session.tensorrt import open_engine
 
 pytest.importorskip("tensorrt_rtx", reason="the rtx extra is not installed")
 GRAPHS = Path(__file__).parents[2] / "data" / "models"
+STATIC = Profile(1, 1, 1)
 TARGETS = [*((name,) for name in RTX_CAPABILITIES), RTX_CAPABILITIES]
 
 
 def rtx(path: Path, **changes: Any) -> EngineFacts:
+    """Build; for several batch sizes unless told otherwise."""
     return build_engine(path, **{"flavour": "tensorrt-rtx", "precision": "fp32", **changes})
 
 
@@ -53,15 +55,14 @@ def precisions(tpgan: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
 
 
 def build_twice(path: Path, precision: str, capabilities: tuple[str, ...], monkeypatch: Any) -> EngineFacts:
-    """Build under other circumstances the second time; the bytes must not tell."""
-    first = rtx(path, precision=precision, capabilities=capabilities)
+    """Build for one batch size, under other circumstances the second time; the bytes must not tell."""
+    wanted: dict[str, Any] = {"precision": precision, "capabilities": capabilities, "profile": STATIC}
+    first = rtx(path, **wanted)
     with monkeypatch.context() as change:
         change.setenv("PYTHONHASHSEED", "7")
         change.setenv("SOMETHING_ELSE", "x" * 3000)
         change.chdir("/")
-        second = rtx(path, precision=precision, capabilities=capabilities, progress=True)
-    if not first.reproducible:
-        pytest.skip("no fixed addresses in this sandbox, on which the compiler's names depend")
+        second = rtx(path, **wanted, progress=True)
     assert first.sha256 == second.sha256
     return first
 
@@ -116,10 +117,14 @@ def test_targets_have_engines_of_their_own(tpgan: Path) -> None:
     assert len(found) == 2
 
 
-def test_a_static_engine(tpgan: Path) -> None:
-    static, dynamic = (rtx(tpgan, profile=profile) for profile in (Profile(1, 1, 1), Profile()))
-    assert static.sha256 != dynamic.sha256
-    assert static.document()["batch"] == [1, 1, 1]
+def test_an_engine_for_several_batches(tpgan: Path) -> None:
+    """Names of its inner values may differ from build to build, so its bytes may; see docs/engines.md."""
+    first, second, static = rtx(tpgan), rtx(tpgan), rtx(tpgan, profile=STATIC)
+    assert first.layers == second.layers
+    assert first.document() == second.document()
+    assert first.document()["batch"] == [1, 1, 8]
+    assert abs(len(first.engine) - len(second.engine)) < 0.001 * len(first.engine)
+    assert static.sha256 not in (first.sha256, second.sha256)
 
 
 def test_a_warm_cache_skips_the_build(tpgan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -193,3 +193,15 @@ def test_without_a_gpu_the_library_is_not_asked(open_pair_engine: Any, driver: A
     driver.fails = "gpu"
     with pytest.raises(DeviceError, match="the driver knows no device"):
         open_pair_engine()
+
+
+def test_an_engine_of_fixed_shapes(open_pair_engine: Any) -> None:
+    fixed = {name: [2, 2, 3] for name in TENSORS}
+    inputs, outputs = (
+        tuple(TensorSpec(name, "float32", (2, 2, 3)) for name in names)
+        for names in (("left", "right"), ("total", "difference"))
+    )
+    session = open_pair_engine(data=engine(tensors=fixed), inputs=inputs, outputs=outputs)
+    np.testing.assert_array_equal(session.run(FEEDS)["total"], LEFT * 3)
+    with pytest.raises(InvalidInput, match=r"expected float32 \[2, 2, 3\], got float32 \[1, 2, 3\]"):
+        session.run({name: array[:1] for name, array in FEEDS.items()})
