@@ -16,6 +16,7 @@ from typing import Any
 from trocar.runtime.errors import ManifestMismatch
 
 ENGINE_SUFFIX, JSON_SUFFIX, ONNX_SUFFIX = ".engine", ".json", ".onnx"
+MAX_TEXT_BYTES = 1 << 24
 
 _ZIP = b"PK"
 _PICKLE_PROTOCOLS = range(2, 6)
@@ -86,6 +87,8 @@ def _is_old_pickle(data: bytes) -> bool:
 
 
 def _check_text(name: str, data: bytes, where: str) -> None:
+    if len(data) > MAX_TEXT_BYTES:
+        raise ManifestMismatch(f"{where}: expected text of at most {MAX_TEXT_BYTES} bytes, got {len(data)}")
     try:
         text = data.decode("utf-8")
         if name.endswith(JSON_SUFFIX):

@@ -25,6 +25,7 @@ from trocar.runtime.repository.files import opened_folder, read_file, subfolders
 from trocar.runtime.repository.manifest import (
     MANIFEST_NAME,
     MAX_MANIFEST_BYTES,
+    MAX_VERSION,
     SCHEMA,
     Manifest,
     decode_manifest,
@@ -160,7 +161,8 @@ class Repository:
                     raise InvalidInput(f"{folder}: expected a folder to publish in, got a symbolic link")
                 taken = self.versions(name)
                 if version is None:
-                    manifest = dataclasses.replace(manifest, version=max(taken, default=0) + 1)
+                    following = require_version(max(taken, default=0) + 1, f"{folder}: the next")
+                    manifest = dataclasses.replace(manifest, version=following)
                 if manifest.version in taken:
                     raise InvalidInput(
                         f"version {version} of {name!r} is published already, and published versions never "
@@ -200,16 +202,20 @@ class Repository:
         path = folder / MANIFEST_NAME
         with opened_folder(self.root, name, str(version)) as descriptor:
             data = read_file(descriptor, path, MAX_MANIFEST_BYTES)
-            manifest = _decoded(data, name, version, path)
-            signatures = _other_files(descriptor, manifest, folder)
+            there = sorted(os.listdir(descriptor))
+            signatures = {key: file for file in there if (key := signing_key(file)) is not None}
             signed_by: tuple[str, ...] = ()
-            if trusted is not None:
+            if trusted is not None:  # before a byte of the manifest is believed
                 read = {
                     key: read_file(descriptor, folder / file, MAX_SIGNATURE_BYTES)
                     for key, file in signatures.items()
                     if key in trusted.keys
                 }
                 signed_by = trusted.require(name, version, data, read, path)
+            manifest = _decoded(data, name, version, path)
+            named = {MANIFEST_NAME, *manifest.files, *signatures.values()}
+            if unnamed := [file for file in there if file not in named]:
+                raise ManifestMismatch(f"{folder / unnamed[0]}: the manifest does not name this file")
             size = 0
             for file, digest in manifest.files.items():
                 content = _verified(descriptor, folder / file, digest)
@@ -218,8 +224,8 @@ class Repository:
         return Model(manifest, data, folder, size, tuple(sorted(signatures)), signed_by)
 
     def _versions(self, name: str) -> tuple[int, ...]:
-        found = (entry for entry in subfolders(self.root / name) if _VERSION.fullmatch(entry))
-        return tuple(sorted(map(int, found)))
+        found = (int(entry) for entry in subfolders(self.root / name) if _VERSION.fullmatch(entry))
+        return tuple(sorted(version for version in found if version <= MAX_VERSION))
 
     def _missing(self, name: str, version: int | None, versions: tuple[int, ...]) -> TrocarError:
         """Return why there is no such model: a link that is not followed, or what there is instead."""
@@ -294,15 +300,6 @@ def _decoded(data: bytes, name: str, version: int, path: Path) -> Manifest:
             f"{path}: expected {name} version {version}, got {manifest.name} version {manifest.version}"
         )
     return manifest
-
-
-def _other_files(descriptor: int, manifest: Manifest, folder: Path) -> dict[str, str]:
-    """Return the signatures beside a manifest, by key; nothing else may lie there unnamed."""
-    others = sorted(set(os.listdir(descriptor)) - {MANIFEST_NAME, *manifest.files})
-    signatures = {key: file for file in others if (key := signing_key(file)) is not None}
-    if unlisted := [file for file in others if file not in signatures.values()]:
-        raise ManifestMismatch(f"{folder / unlisted[0]}: the manifest does not name this file")
-    return signatures
 
 
 def _verified(descriptor: int, path: Path, digest: str) -> bytes:

@@ -167,6 +167,7 @@ def test_a_pickle_as_torch_saved_it_once(name: str) -> None:
         ("labels.json", b"\xff"),
         ("labels.json", b"[" * 100_000),
         ("labels.json", b""),
+        ("labels.json", b"[" + b"1," * (1 << 23) + b"1]"),
     ],
 )
 def test_texts_that_are_none(name: str, data: bytes) -> None:

@@ -23,6 +23,8 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     PublicFormat,
 )
+from hypothesis import given
+from hypothesis import strategies as st
 
 from trocar.runtime.errors import InvalidInput, ManifestMismatch
 from trocar.runtime.repository.sign import (
@@ -141,6 +143,15 @@ def test_a_signature_of_something_else(
 def test_what_is_no_signature(trusted: TrustedKeys, data: bytes) -> None:
     with pytest.raises(ManifestMismatch, match=r"manifest\.21fe31dfa154a261\.sig: expected an? "):
         require(trusted, data)
+
+
+@given(
+    st.binary()
+    | st.recursive(st.none() | st.integers() | st.text(), st.lists).map(lambda v: json.dumps(v).encode())
+)
+def test_anything_else_is_refused_in_words(data: bytes) -> None:
+    with pytest.raises(ManifestMismatch, match=r"^here: expected "):
+        decode_signature(data, ("pair", 3, RFC_KEY), "here")
 
 
 def renamed(signature: bytes, name: str, version: int) -> bytes:

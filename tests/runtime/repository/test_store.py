@@ -111,7 +111,7 @@ def test_strangers_in_the_folders_are_no_models(published: Model, repository: Re
     (repository.root / "empty").mkdir()
     (repository.root / "PAIR" / "1").mkdir(parents=True)
     (repository.root / ".publishing" / "pair" / "2").mkdir(parents=True)
-    for version in ("01", "0", "-1", "+1", "1 ", "٢", "1e1", "latest", "99999999999"):
+    for version in ("01", "0", "-1", "+1", "1 ", "٢", "1e1", "latest", "9999999999", "99999999999"):
         (published.folder.parent / version).mkdir()
     (published.folder.parent / "3").touch()
     assert repository.names() == ("pair",)
@@ -575,3 +575,10 @@ def test_what_cannot_be_signed(published: Model, repository: Repository, signer:
     with pytest.raises(InvalidInput, match=r"cannot write .*\.sig: No such file or directory"):
         repository.sign(published, signer)
     assert not (repository.root / ".publishing").exists()
+
+
+def test_after_the_last_version_there_is_none(repository: Repository, fields: Fields, files: Files) -> None:
+    assert repository.publish("pair", fields, files, version=10**9).manifest.version == 10**9
+    with pytest.raises(InvalidInput, match="the next: version: expected a whole number from 1 to 1000000000"):
+        repository.publish("pair", fields, files)
+    assert repository.versions("pair") == (10**9,)
