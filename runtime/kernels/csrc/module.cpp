@@ -23,6 +23,7 @@ const char* instruction_set() {
   return "default";
 }
 
+void bind_preprocess(nb::module_& module);
 }  // namespace trocar
 
 NB_MODULE(_native, module) {
@@ -33,4 +34,5 @@ NB_MODULE(_native, module) {
   trocar::bind_dose(module);
   trocar::bind_dvh(module);
   trocar::bind_anneal(module);
+  trocar::bind_preprocess(module);
 }

@@ -10,6 +10,7 @@ void bind_device(nb::module_& module);
 void bind_dose(nb::module_& module);
 void bind_chains(nb::module_& module);
 void bind_dvh(nb::module_& module);
+void bind_preprocess(nb::module_& module);
 }  // namespace trocar
 
 NB_MODULE(_cuda, module) {
@@ -19,4 +20,5 @@ NB_MODULE(_cuda, module) {
   trocar::bind_dose(module);
   trocar::bind_chains(module);
   trocar::bind_dvh(module);
+  trocar::bind_preprocess(module);
 }
