@@ -9,6 +9,8 @@ namespace trocar {
 void bind_device(nb::module_& module);
 void bind_dose(nb::module_& module);
 void bind_chains(nb::module_& module);
+void bind_overlay(nb::module_& module);
+void bind_postprocess(nb::module_& module);
 void bind_dvh(nb::module_& module);
 void bind_preprocess(nb::module_& module);
 }  // namespace trocar
@@ -19,6 +21,8 @@ NB_MODULE(_cuda, module) {
   trocar::bind_device(module);
   trocar::bind_dose(module);
   trocar::bind_chains(module);
+  trocar::bind_overlay(module);
+  trocar::bind_postprocess(module);
   trocar::bind_dvh(module);
   trocar::bind_preprocess(module);
 }
