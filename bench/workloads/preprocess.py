@@ -102,7 +102,6 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             "nv12": p50["trocar_nv12"] / p50["read_nv12_once"],
         },
         "largest_difference_levels": differences,
-        "cuda": _on_gpu(scene),
         "passed": all(
             value <= (NV12_BOUND_LEVELS if "nv12" in name else BOUND_LEVELS)
             for name, value in differences.items()
@@ -253,51 +252,3 @@ def _ratios(p50: dict[str, float]) -> dict[str, float]:
     for name in ("cv2_nv12_numpy", "cv2_nv12_tuned"):
         ratios[f"nv12_than_{name}"] = p50[name] / p50["trocar_nv12"]
     return ratios
-
-
-def _on_gpu(scene: Scene, repeats: int = 200) -> dict[str, Any]:
-    """Kernel times by CUDA events, and bandwidth beside the device's own copy; or why not."""
-    import numpy as np
-
-    from trocar.bench.timing import Timing
-    from trocar.runtime.kernels import cuda
-    from trocar.runtime.kernels.preprocess import preprocess
-
-    if why := cuda.why_not():
-        return {"not_measured": why}
-    stream = cuda.Stream()
-    before, after = stream.event(), stream.event()
-
-    def timed(call: Callable[[], object]) -> Timing:
-        samples = []
-        for _ in range(repeats):
-            before.record(stream.handle)
-            call()
-            after.record(stream.handle)
-            samples.append(float(after.since(before)))
-        return Timing(tuple(samples[repeats // 10 :]))
-
-    out = stream.empty((3, scene.side, scene.side), np.float32)
-    frames = {"bgr": stream.put(scene.bgr[0]), "nv12": stream.put(scene.nv12[0])}
-    times = {
-        name: timed(
-            lambda name=name, frame=frame: preprocess(  # type: ignore[misc]
-                frame, out, pixel_format=name, stream=stream.handle
-            )
-        )
-        for name, frame in frames.items()
-    }
-    large = stream.empty((1 << 28,), np.uint8)
-    copied = stream.empty((1 << 28,), np.uint8)
-    ceiling_gb_s = 2 * (1 << 28) / (min(timed(lambda: stream.copy(large, copied)).samples_ms) * 1e6)
-    moved = {"bgr": scene.bgr[0].nbytes, "nv12": scene.nv12[0].nbytes}
-    out_bytes = 12 * scene.side**2
-    return {
-        "device": cuda.properties(stream.device)["name"],
-        "timings": {name: timing.document() for name, timing in times.items()},
-        "copy_ceiling_gb_s": ceiling_gb_s,
-        "share_of_ceiling": {
-            name: (moved[name] + out_bytes) / (timing.document()["p50_ms"] * 1e6) / ceiling_gb_s
-            for name, timing in times.items()
-        },
-    }
