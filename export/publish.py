@@ -95,7 +95,7 @@ def export_network(
     DeviceError
         An engine needs a GPU that is not here.
     """
-    check_targets(to, network)
+    check_targets(to, network, engines)
     say(f"reading {checkpoint}")
     trained = read_checkpoint(checkpoint)
     module = network.build(trained.facts)
@@ -125,7 +125,7 @@ def files_section(files: Sequence[Measured]) -> str:
     """Write the card's section on the files: how far each is from torch, in outputs and in the task."""
     names = list(files[0].parity.torch_metrics) if files[0].parity is not None else []
     head = ["file", "precision", "differs at most", "at the 99.9th percentile"]
-    head += [f"{name} of torch's" for name in names]
+    head += [f"`{name}` / torch's" for name in names]
     lines = ["## Files", "", _row(head), "|" + "---|" * len(head)]
     for each in files:
         row = [each.variant.file, each.variant.precision]

@@ -36,7 +36,8 @@ def to_fp16(graph: bytes) -> bytes:
 
     source = onnx.load_from_string(graph)
     with _quiet("onnxruntime.transformers.float16"):
-        half = convert_float_to_float16(source, keep_io_types=True)
+        half = convert_float_to_float16(onnx.load_from_string(graph), keep_io_types=True)
+    _keep_float32_constants(half, source)
     # The converter puts its casts at the end, where no reader expects them.
     ordered = passes.TopologicalSortPass()(onnx_ir.serde.deserialize_model(half)).model
     return _finished(onnx_ir.serde.serialize_model(ordered), source, "fp16")
@@ -97,6 +98,35 @@ def to_int8(graph: bytes, calibration: Iterable[Feeds]) -> bytes:
             raise InvalidInput(f"the network cannot be quantised: {reason}") from error
         model = onnx.load(path)
     return _finished(model, source, "int8")
+
+
+def _keep_float32_constants(half: onnx.ModelProto, source: onnx.ModelProto) -> None:
+    """Give what wants float32 beside float16, such as Resize its scales, the constants as they were.
+
+    The converter casts them where their types are said in the graph: a compiler is left without a constant,
+    4/3 of 3 may be rounded to less than 4, and the cast stands twice where two nodes share one.
+    """
+    exact = {each.name: each for each in source.graph.initializer if each.data_type == onnx.TensorProto.FLOAT}
+    casts = {
+        node.output[0]: node.input[0]
+        for node in half.graph.node
+        if node.op_type == "Cast" and node.input[0] in exact and node.attribute[0].i == onnx.TensorProto.FLOAT
+    }
+    kept = [node for node in half.graph.node if node.output[0] not in casts]
+    del half.graph.node[:]
+    half.graph.node.extend(kept)
+    for node in half.graph.node:
+        for index, name in enumerate(node.input):
+            if name in casts:
+                node.input[index] = f"{casts[name]}_float32"
+    for name in dict.fromkeys(casts.values()):
+        constant = half.graph.initializer.add()
+        constant.CopyFrom(exact[name])
+        constant.name = f"{name}_float32"
+    used = {name for node in half.graph.node for name in node.input}
+    wanted = [each for each in half.graph.initializer if each.name in used]
+    del half.graph.initializer[:]
+    half.graph.initializer.extend(wanted)
 
 
 def _finished(model: onnx.ModelProto, source: onnx.ModelProto, precision: str) -> bytes:

@@ -59,19 +59,22 @@ class Variant:
         return open_engine(self.content, facts=self.engine, inputs=inputs, outputs=outputs, name=self.file)
 
 
-def check_targets(to: Sequence[str], network: Network) -> None:
+def check_targets(to: Sequence[str], network: Network, options: EngineOptions) -> None:
     """Refuse what cannot be made, before anything is.
 
     Raises
     ------
     InvalidInput
-        A target is not one of `TARGETS`, or int8 of a network that has no calibration data.
+        A target is not one of `TARGETS`, int8 of a network that has no calibration data, or GPU generations
+        where nothing is built for them.
     """
     for target in to:
         if target not in TARGETS:
             raise InvalidInput(f"--to: expected {', '.join(TARGETS)}, got {target!r}")
     if "int8" in to and not hasattr(network, "calibration_inputs"):
         raise InvalidInput(f"network {network.name!r}: expected calibration_inputs for int8, got none")
+    if options.capabilities and "tensorrt-rtx" not in to:
+        raise InvalidInput("--capabilities: expected tensorrt-rtx in --to, which alone is built for them")
 
 
 def variants(

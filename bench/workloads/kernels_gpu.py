@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -120,7 +121,7 @@ def _measure(case: Case, stream: Stream, ceiling_gb_s: float, args: argparse.Nam
     sets = [_placed(case, stream) for _ in range(gpu.sets_for(case.traffic))]
     timing = gpu.time_calls(
         stream,
-        [lambda arrays=arrays: case.call(**arrays, stream=stream.handle) for arrays in sets],
+        [partial(case.call, **arrays, stream=stream.handle) for arrays in sets],
         args.repeats,
     )
     arrays = case.inputs | case.outputs

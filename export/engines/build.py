@@ -17,6 +17,7 @@ from typing import Any
 from trocar.export.engines.cache import EngineCache
 from trocar.export.engines.progress import shown
 from trocar.export.engines.types import (
+    DEFAULT_PROFILE,
     FLAVOURS,
     PRECISIONS,
     RTX_CAPABILITIES,
@@ -37,7 +38,7 @@ def build_engine(
     flavour: str,
     precision: str,
     capabilities: Sequence[str] = (),
-    profile: Profile = Profile(),  # noqa: B008: frozen
+    profile: Profile = DEFAULT_PROFILE,
     cache: Path | None = None,
     progress: bool = False,
 ) -> EngineFacts:
@@ -111,7 +112,6 @@ def build_engine(
         layers_from=facts["layers_from"],
         build_seconds=facts["seconds"],
         cached=found is not None,
-        reproducible=facts["reproducible"],
     )
 
 
@@ -175,7 +175,7 @@ def _run_worker(
                 process.kill()
                 raise
         if last.get("event") == "built":
-            facts = {each: last[each] for each in ("seconds", "layers_from", "reproducible")}
+            facts = {each: last[each] for each in ("seconds", "layers_from")}
             facts["layers"] = json.loads((folder / "layers.json").read_text())
             timed = (folder / "timings").read_bytes() if order["timings"] is not None else None
             return facts, (folder / "engine").read_bytes(), timed

@@ -48,7 +48,7 @@ def compile_network(trt: Any, model: bytes, order: Order, listener: Listener) ->
     model : an ONNX file with its weights inside; its types are kept as they are.
     order : what for.
     listener : told `{"event": "start", "phase", "parent", "steps"}`, `{"event": "step", "phase", "step"}`
-        and `{"event": "finish", "phase"}`.
+        and `{"event": "finish", "phase"}`; ahead of time there is one phase, without steps.
 
     Raises
     ------
@@ -60,15 +60,17 @@ def compile_network(trt: Any, model: bytes, order: Order, listener: Listener) ->
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     _parse(trt, network, model, log)
     config = builder.create_builder_config()
-    if monitor := _make_monitor(trt, listener):
-        config.progress_monitor = monitor
     if order.capabilities:
+        # No monitor: what it does while the compiler works changed the engine's bytes in 1 build of 5.
         _aim(trt, config, order.capabilities)
+    elif monitor := _make_monitor(trt, listener):
+        config.progress_monitor = monitor
     _add_profile(builder, network, config, order.batch)
     timings = _set_timings(config, order.timing_cache)
+    what = f"for {', '.join(order.capabilities)}" if order.capabilities else "for this GPU"
+    listener({"event": "start", "phase": f"{trt.__name__} {what}", "parent": None, "steps": None})
     built = builder.build_serialized_network(network, config)
     if built is None:
-        what = f"for {', '.join(order.capabilities)}" if order.capabilities else "for this GPU"
         raise Refused(f"{trt.__name__} cannot build the network {what}: {_told(log)}")
     engine = bytes(memoryview(built))
     inspected = _inspect(trt, engine, log) if not order.capabilities else None

@@ -29,7 +29,12 @@ class Profile:
 
     def __post_init__(self) -> None:
         if not 1 <= self.min <= self.opt <= self.max:
-            raise InvalidInput(f"expected batches 1 <= min <= opt <= max, got {self.min}, {self.opt}, {self.max}")
+            raise InvalidInput(
+                f"expected batches 1 <= min <= opt <= max, got {self.min}, {self.opt}, {self.max}"
+            )
+
+
+DEFAULT_PROFILE = Profile()
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +50,8 @@ class Layer:
 class EngineFacts:
     """A built engine, and what it was built from and for.
 
+    TensorRT-RTX gives the same bytes again for one batch size; for several, names of inner values may differ.
+
     Parameters
     ----------
     engine : the file's content. It is native code in effect: load none that nobody vouches for.
@@ -57,8 +64,6 @@ class EngineFacts:
     layers_from : `engine` or `network`.
     build_seconds : what the build took, when it was built.
     cached : whether it came from the cache.
-    reproducible : whether it was built so that the same build gives the same bytes on this installation: by
-        TensorRT-RTX, where the kernel lets a process have fixed addresses.
     """
 
     engine: bytes
@@ -73,7 +78,6 @@ class EngineFacts:
     layers_from: str
     build_seconds: float
     cached: bool
-    reproducible: bool
 
     @property
     def sha256(self) -> str:

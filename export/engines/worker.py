@@ -4,9 +4,10 @@ A script of its own, started by `trocar.export.engines.build` as `python worker.
 the folder where MODULE is installed. FOLDER holds `order.json` and `model.onnx`, and gets `engine`,
 `layers.json` and `timings`. One JSON object a line on stdout says how it goes.
 
-TensorRT-RTX names inner values in an order that follows their addresses, and the names are in the engine. So
-the script runs without randomised addresses, on one processor (threads race for heaps), and builds in a
-thread, whose heap begins empty. It imports nothing but the library, and reads no compiled bytecode of ours.
+TensorRT-RTX names inner values of a network with dynamic shapes in an order that follows their addresses, and
+the names are in the engine. So the script runs without randomised addresses, on one processor (threads race
+for heaps), and builds in a thread, whose heap begins empty; it imports nothing but the library, and reads no
+compiled bytecode of ours. On a machine with time to spare the same build then gives the same bytes.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ def main() -> None:
     # A native library may print on stdout; only our lines go there.
     events = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
     os.dup2(2, 1)
-    sys.path.append(root)
+    # The very library that the caller has: another one may be installed where Python looks first.
+    sys.path.insert(0, root)
     # Weights outside the model would be looked for in the working directory.
     os.chdir(folder)
     compiler = runpy.run_path(str(Path(__file__).with_name("compile.py")), run_name="engine_compiler")
@@ -72,15 +74,7 @@ def _build(
     except Exception as error:  # whatever the library raises, in one line
         say({"event": "failed", "message": " ".join(f"{type(error).__name__}: {error}".split())})
     else:
-        reproducible = bool(asked["capabilities"]) and _addresses_are_fixed()
-        say(
-            {
-                "event": "built",
-                "seconds": seconds,
-                "layers_from": compiled.layers_from,
-                "reproducible": reproducible,
-            }
-        )
+        say({"event": "built", "seconds": seconds, "layers_from": compiled.layers_from})
 
 
 def _fix_addresses() -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -62,6 +63,12 @@ def samples(phantoms: range) -> Iterator[Sample]:
         yield Sample(phantom, problem, window, features(volumes, problem, window, engine, **dose))
 
 
+@lru_cache(maxsize=1)
+def kept(phantoms: range) -> tuple[Sample, ...]:
+    """The same, kept for the next caller: every variant of a network is measured on the same phantoms."""
+    return tuple(samples(phantoms))
+
+
 def feeds_of(cases: list[Sample]) -> Feeds:
     """One batch; every other case has noise, the others have none, as a first proposal has none."""
     noise = np.zeros((len(cases), NOISE_CHANNELS, SIDE, SIDE, SIDE), dtype=np.float32)
@@ -89,7 +96,7 @@ def plan_costs(run: Run, phantoms: range) -> dict[str, float]:
     run : the network: feeds to outputs, arrays by name.
     """
     costs: dict[int, list[float]] = {moves: [] for moves in MOVES}
-    for case in samples(phantoms):
+    for case in kept(phantoms):
         noiseless = {**feeds_of([case]), "noise": np.zeros((1, NOISE_CHANNELS, SIDE, SIDE, SIDE), np.float32)}
         order = order_of(run(noiseless)["probability"][0], case.window, case.problem)
         for moves, found in costs.items():

@@ -71,6 +71,9 @@ def overlay(
     the frame, a pixel has another label. So the line lies inside its class, also towards classes that are
     not drawn, and there is none along the frame's edge. Equals `overlay_reference` bit for bit.
 
+    To touch only where classes are, pass views of both arrays: the union of the drawn classes' boxes, grown
+    by `contour`, gives what the whole frame would.
+
     Parameters
     ----------
     frame : (H, W, 3) uint8, pixels of a row dense; rows may be padded or part of a larger frame.

@@ -20,6 +20,7 @@ MANIFEST_NAME = "manifest.json"
 MODEL_NAME = "model.onnx"
 CARD_NAME = "card.md"
 MAX_MANIFEST_BYTES = 1 << 20
+MAX_FILES = 100
 # A file that carries code when it is loaded (pickle) is never published: only these are.
 FILE_SUFFIXES = (".onnx", ".engine", ".md", ".json")
 DTYPES = ("bool", "float16", "float32", "float64", "int8", "int32", "int64", "uint8")
@@ -192,11 +193,16 @@ def parse_manifest(document: Any, where: str) -> Manifest:
     )
 
 
+def is_name(name: Any) -> bool:
+    """Whether this may be a model's name: it becomes a folder's name."""
+    return isinstance(name, str) and _NAME.fullmatch(name) is not None
+
+
 def require_name(name: Any, where: str) -> str:
-    """Return a model's name, if it is one: it becomes a folder's name."""
-    if not (isinstance(name, str) and _NAME.fullmatch(name)):
+    """Return a model's name, if it is one."""
+    if not is_name(name):
         raise InvalidInput(f"{where}: expected a model name of a-z, 0-9, _ and -, got {name!r:.80}")
-    return name
+    return str(name)
 
 
 def require_version(version: Any, where: str) -> int:
@@ -216,10 +222,14 @@ def require_file(name: Any, where: str) -> str:
 def _files(table: Any, where: str) -> dict[str, str]:
     if not isinstance(table, Mapping) or MODEL_NAME not in table or CARD_NAME not in table:
         raise InvalidInput(f"{where}: expected hashes of {MODEL_NAME} and {CARD_NAME}, got {table!r:.80}")
+    if len(table) > MAX_FILES:
+        raise InvalidInput(f"{where}: expected at most {MAX_FILES} files, got {len(table)}")
     for name, digest in table.items():
         require_file(name, where)
         if not (isinstance(digest, str) and _SHA256.fullmatch(digest)):
             raise InvalidInput(f"{where}: expected SHA-256 of {name} in lower-case hex, got {digest!r:.80}")
+    if len({name.lower() for name in table}) != len(table):
+        raise InvalidInput(f"{where}: expected names unlike in any case, got {sorted(table)!r:.200}")
     return dict(table)
 
 

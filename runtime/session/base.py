@@ -110,7 +110,8 @@ class Session(Protocol):
         Raises
         ------
         InvalidInput
-            A name, dtype, shape or memory is not so; the message has both sides.
+            A name, dtype, shape or memory is not so; the message has both sides. Where an axis of an output
+            has no name, a wrong size of it may show only when it runs, as a `DeviceError`.
         """
 
     def run_into(self, feeds: Mapping[str, Buffer], outputs: Mapping[str, Buffer]) -> None:

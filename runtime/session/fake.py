@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from trocar.runtime.device import Device
+from trocar.runtime.errors import DeviceError
 from trocar.runtime.session.base import Array, Binding, Buffer, TensorSpec, check_bound, check_feeds
 
 
@@ -56,6 +57,8 @@ class _FakeBinding:
 
     def run(self) -> None:
         for name, values in self._session.run(self._feeds).items():
+            if values.shape != self._outputs[name].shape:
+                raise DeviceError(f"output {name}: the answer is {list(values.shape)}, not as bound")
             np.copyto(self._outputs[name], values)
 
 

@@ -96,7 +96,9 @@ class Lane:
                     address = self._hold(name, memory.size_bytes)
                     copies.append((address, memory.address, memory.size_bytes))
                 if not self._native.set_tensor_address(name, address):
-                    raise DeviceError(f"{self._loaded.name}: {name}: address refused: {self._loaded.log.error}")
+                    raise DeviceError(
+                        f"{self._loaded.name}: {name}: address refused: {self._loaded.log.error}"
+                    )
 
     def enqueue(self, stream: int) -> None:
         """Put the copies and the network into a stream, in order.

@@ -61,10 +61,13 @@ def memory_of(buffer: Buffer, where: str) -> Memory:
     facts = getattr(buffer, "__cuda_array_interface__", None)
     if not isinstance(facts, Mapping):
         raise InvalidInput(f"{where}: expected an array, got {type(buffer).__name__}")
-    dtype, shape = np.dtype(facts["typestr"]), tuple(int(size) for size in facts["shape"])
-    address, read_only = facts["data"]
-    dense = _dense(shape, facts.get("strides"), dtype.itemsize)
-    return Memory(int(address), dtype, shape, dense, not read_only, True)
+    try:
+        dtype, shape = np.dtype(facts["typestr"]), tuple(int(size) for size in facts["shape"])
+        address, read_only = facts["data"]
+        dense = _dense(shape, facts.get("strides"), dtype.itemsize)
+        return Memory(int(address), dtype, shape, dense, not read_only, True)
+    except (KeyError, TypeError, ValueError) as error:
+        raise InvalidInput(f"{where}: expected a device array, got {facts!r:.200}") from error
 
 
 def _dense(shape: tuple[int, ...], strides: tuple[int, ...] | None, itemsize: int) -> bool:

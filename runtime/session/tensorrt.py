@@ -219,6 +219,9 @@ def _require_tensors(
         for spec in specs:
             dtype = DTYPES.get(engine.get_tensor_dtype(spec.name).name, "?")
             shape = [None if size < 0 else size for size in engine.get_tensor_shape(spec.name)]
-            if (dtype, shape) != (spec.dtype, [size if isinstance(size, int) else None for size in spec.shape]):
+            if (dtype, shape) != (
+                spec.dtype,
+                [size if isinstance(size, int) else None for size in spec.shape],
+            ):
                 got = TensorSpec(spec.name, dtype, tuple(shape))
                 raise ManifestMismatch(f"{name}: {spec.name}: expected {spec}, got {got}")

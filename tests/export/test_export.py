@@ -87,19 +87,49 @@ def test_the_same_checkpoint_gives_the_same_files(
     checkpoint: Checkpoint, repository: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = checkpoint()
-    assert export(path, repository) == 0
-    assert export(path, repository, "--version", "4") == 0
+    fewer = ("--to", "fp16,int8")
+    assert export(path, repository, *fewer, network="measured") == 0
+    assert export(path, repository, *fewer, "--version", "4", network="measured") == 0
     captured = capsys.readouterr()
     assert len(captured.out.splitlines()) == 2
-    assert "/1: published model.onnx; model.onnx differs from torch by" in captured.out
+    assert (
+        "/1: published model.fp16.onnx, model.int8.onnx, model.onnx; model.onnx differs from" in captured.out
+    )
     assert "trocar: comparing model.onnx with torch\n" in captured.err
-    first, second = (Repository(repository).open("mixer", version) for version in (1, 4))
+    first, second = (Repository(repository).open("measured", version) for version in (1, 4))
     assert first.manifest.files == second.manifest.files
-    graph = first.read("model.onnx")
-    for trace in (b"third_party_mixer", b".py", str(Path.cwd()).encode()):
-        assert trace not in graph, "a graph must not say where it was made"
-    assert export(path, repository, "--version", "4") == 2
-    assert "version 4 of 'mixer' is published already" in capsys.readouterr().err
+    for file in ("model.onnx", "model.fp16.onnx", "model.int8.onnx"):
+        for trace in (b"third_party_mixer", b".py", str(Path.cwd()).encode()):
+            assert trace not in first.read(file), "a graph must not say where it was made"
+    assert export(path, repository, "--version", "4", network="measured") == 2
+    assert "version 4 of 'measured' is published already" in capsys.readouterr().err
+
+
+def test_a_graph_is_folded_shaped_and_says_what_it_is(checkpoint: Checkpoint, repository: Path) -> None:
+    import onnx
+
+    path = checkpoint()
+    assert export(path, repository, "--to", "fp16,int8", network="measured") == 0
+    model = Repository(repository).open("measured")
+    for file in ("model.onnx", "model.fp16.onnx", "model.int8.onnx"):
+        graph = onnx.load_from_string(model.read(file))
+        onnx.checker.check_model(graph, full_check=True)
+        constant = {each.name for each in graph.graph.initializer}
+        shaped = {each.name for each in (*graph.graph.value_info, *graph.graph.output)}
+        for node in graph.graph.node:
+            assert node.op_type != "Constant"
+            # A quantised weight goes through DequantizeLinear: that is what a Q/DQ graph is.
+            if node.op_type != "DequantizeLinear":
+                assert not set(node.input) <= constant, "what does not depend on the inputs is computed once"
+            assert set(node.output) <= shaped, "every tensor has a type and a shape"
+        for value in (*graph.graph.input, *graph.graph.output):
+            assert value.type.tensor_type.shape.dim[0].dim_param == "batch"
+        assert {each.key: each.value for each in graph.metadata_props} == {
+            "name": "measured",
+            "checkpoint_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+            "intended_use": "tests",
+            **({} if file == "model.onnx" else {"precision": file.split(".")[1]}),
+        }
 
 
 @pytest.mark.parametrize("kind", ["Drifting", "Lost"])
@@ -151,7 +181,7 @@ def test_fewer_bits_are_published_with_what_they_cost(
         assert (session.inputs, session.outputs) == (model.manifest.inputs, model.manifest.outputs)
     card = model.read("card.md").decode()
     assert "| model.int8.onnx | int8 |" in card
-    assert "mass of torch's" in card
+    assert "`mass` / torch's" in card
     assert "over 4 inputs (real)" in card
 
 
@@ -171,12 +201,16 @@ def test_what_float16_cannot_hold_is_not_published(
     [
         ("fp8", "--to: expected onnx, fp16, int8, tensorrt, tensorrt-rtx, got 'fp8'"),
         ("int8", "network 'mixer': expected calibration_inputs for int8, got none"),
+        (
+            "fp16 --capabilities sm89",
+            "--capabilities: expected tensorrt-rtx in --to, which alone is built for them",
+        ),
     ],
 )
 def test_what_cannot_be_made_is_refused_first(
     checkpoint: Checkpoint, repository: Path, capsys: pytest.CaptureFixture[str], to: str, message: str
 ) -> None:
-    assert export(checkpoint(), repository, "--to", to) == 2
+    assert export(checkpoint(), repository, "--to", *to.split()) == 2
     assert capsys.readouterr().err == f"trocar: error: {message}\n"
 
 

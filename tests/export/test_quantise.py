@@ -74,6 +74,41 @@ def test_float16_is_in_every_tensor_but_those_that_the_caller_sees(graph: bytes)
     assert half.dtype == np.float32
 
 
+def test_float16_keeps_scales_that_two_resizes_share(graph: bytes) -> None:
+    """In float16, 4/3 of a width of 3 is rounded down to 3."""
+    model = onnx.load_from_string(graph)
+    nodes = model.graph.node
+    del nodes[1]
+    scales = onnx.numpy_helper.from_array(np.array([1, 1, 1, 4 / 3], np.float32), "scales")
+    model.graph.initializer.append(scales)
+    # torch's exporter says the types of its constants too, and the converter believes it.
+    model.graph.value_info.append(onnx.helper.make_tensor_value_info("scales", FLOAT, [4]))
+    for number in (0, 1):
+        nodes.append(
+            onnx.helper.make_node(
+                "Resize", ["c", "", "scales"], [f"r{number}"], mode="nearest", name=f"n{number}"
+            )
+        )
+    nodes.append(onnx.helper.make_node("Add", ["r0", "r1"], ["y"]))
+    model.graph.output[0].type.tensor_type.shape.dim[3].dim_value = 4
+    written = to_fp16(model.SerializeToString())
+    model_written = onnx.load_from_string(written)
+    found = types(model_written)
+    constants = {each.name: onnx.numpy_helper.to_array(each) for each in model_written.graph.initializer}
+    resizes = [node for node in model_written.graph.node if node.op_type == "Resize"]
+    assert len(resizes) == 2
+    for node in resizes:
+        assert (found[node.input[0]], found[node.output[0]]) == (HALF, HALF)
+        np.testing.assert_array_equal(constants[node.input[2]], np.array([1, 1, 1, 4 / 3], np.float32))
+    assert [node.op_type for node in model_written.graph.node].count("Cast") == 2, "the input, the output"
+    feeds = inputs(1)
+    exact, half = (
+        open_session(each, device="cpu").run(feeds)["y"] for each in (model.SerializeToString(), written)
+    )
+    assert exact.shape == half.shape == (4, 2, 1, 4)
+    assert 0 < np.abs(exact - half).max() < 0.4
+
+
 def test_int8_has_scales_by_channel_and_a_float_bias(graph: bytes) -> None:
     written = to_int8(graph, [inputs(2), inputs(3)])
     model = onnx.load_from_string(written)

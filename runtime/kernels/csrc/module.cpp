@@ -13,8 +13,8 @@ void bind_dose(nb::module_& module);
 void bind_dvh(nb::module_& module);
 void bind_anneal(nb::module_& module);
 void bind_preprocess(nb::module_& module);
-void bind_overlay(nb::module_& module);
 void bind_postprocess(nb::module_& module);
+void bind_overlay(nb::module_& module);
 
 // Of the clones that were built, the one that the loader chose here.
 const char* instruction_set() {
@@ -37,6 +37,6 @@ NB_MODULE(_native, module) {
   trocar::bind_dvh(module);
   trocar::bind_anneal(module);
   trocar::bind_preprocess(module);
-  trocar::bind_overlay(module);
   trocar::bind_postprocess(module);
+  trocar::bind_overlay(module);
 }

@@ -8,11 +8,11 @@ namespace nb = nanobind;
 namespace trocar {
 void bind_device(nb::module_& module);
 void bind_dose(nb::module_& module);
-void bind_chains(nb::module_& module);
 void bind_dvh(nb::module_& module);
-void bind_overlay(nb::module_& module);
-void bind_postprocess(nb::module_& module);
+void bind_chains(nb::module_& module);
 void bind_preprocess(nb::module_& module);
+void bind_postprocess(nb::module_& module);
+void bind_overlay(nb::module_& module);
 }  // namespace trocar
 
 NB_MODULE(_cuda, module) {
@@ -20,9 +20,9 @@ NB_MODULE(_cuda, module) {
   trocar::bind_errors();
   trocar::bind_device(module);
   trocar::bind_dose(module);
-  trocar::bind_chains(module);
   trocar::bind_dvh(module);
-  trocar::bind_overlay(module);
-  trocar::bind_postprocess(module);
+  trocar::bind_chains(module);
   trocar::bind_preprocess(module);
+  trocar::bind_postprocess(module);
+  trocar::bind_overlay(module);
 }

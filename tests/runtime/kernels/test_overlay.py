@@ -124,6 +124,20 @@ def test_rows_around_a_sub_rectangle_stay_as_they_are(backend):
     assert (whole == 50).all()
 
 
+def test_the_drawn_classes_box_grown_by_the_contour_is_enough():
+    rng = np.random.default_rng(4)
+    frame, labels = rng.integers(0, 256, (60, 90, 3), dtype=np.uint8), np.zeros((60, 90), np.uint8)
+    labels[20:33, 17:70] = 1
+    labels[25:50, 40:50] = 2
+    for contour in (0, 1, 4):
+        colours = palette({1: RED, 2: GREEN}, alpha=0.4)
+        expected = painted(None, frame, labels, colours, contour=contour)
+        part = np.s_[20 - contour : 50 + contour, 17 - contour : 70 + contour]
+        found = frame.copy()
+        overlay(found[part], labels[part], colours, contour=contour)
+        assert (found == expected).all()
+
+
 @pytest.mark.parametrize("shape", [(0, 4), (4, 0), (0, 0)])
 def test_an_empty_frame(backend, shape):
     colours = palette({1: RED}, alpha=1.0)

@@ -83,7 +83,8 @@ class Context:
 
     def __init__(self, engine: Any, driver: StandInDriver) -> None:
         self.engine, self.driver = engine, driver
-        self.shapes: dict[str, tuple[int, ...]] = {}
+        # A fixed shape need not be set, as in TensorRT.
+        self.shapes = {name: tuple(shape) for name, shape in engine.tensors.items()}
         self.addresses: dict[str, int] = {}
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:

@@ -8,8 +8,6 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from trocar.runtime.device import Device
 from trocar.runtime.errors import DeviceError, InvalidInput
@@ -113,17 +111,3 @@ def test_without_a_gpu_there_is_no_device_memory(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(onnxruntime, "OrtValue", value)
     with pytest.raises(DeviceError, match="expected memory of a CUDA device, got none: No CUDA allocator"):
         device_array((2, 3), "float32")
-
-
-@given(
-    shape=st.lists(st.integers(1, 4), max_size=4).map(tuple),
-    order=st.sampled_from("CF"),
-    step=st.sampled_from([1, 2]),
-)
-def test_strides_are_dense_exactly_where_numpy_says_so(shape: tuple[int, ...], order: Any, step: int) -> None:
-    wide = np.zeros([*shape[:-1], shape[-1] * step] if shape else shape, np.float32, order=order)
-    array = wide[..., ::step] if shape else wide
-    facts = {**array.__array_interface__, "strides": array.strides}
-    memory = memory_of(SimpleNamespace(__cuda_array_interface__=facts), "x")
-    assert memory.contiguous == array.flags.c_contiguous
-    assert memory_of(array, "x").contiguous == array.flags.c_contiguous

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -68,6 +69,15 @@ def test_an_output_of_another_shape_than_the_graph_gives_is_a_device_error(graph
     session.run_into({"pixels": pixels + np.uint8(9), "mask": mask}, found)
     assert found["wide"].tolist() == [[9] * 4] * 3
     assert not found["inverse"]
+
+
+def test_a_device_array_is_refused_on_the_cpu(graphs: Path) -> None:
+    session = ort.open_session(graphs / "pair.onnx", device="cpu")
+    feeds = {name: np.zeros((2, 2, 3), np.float32) for name in ("left", "right")}
+    facts = {"shape": (2, 2, 3), "typestr": "<f4", "data": (4096, False), "version": 3}
+    found = {"total": SimpleNamespace(__cuda_array_interface__=facts), "difference": feeds["left"].copy()}
+    with pytest.raises(InvalidInput, match="output total: expected memory of the cpu, got a device array"):
+        session.bind(feeds, found)
 
 
 def test_threads_reach_the_backend(graphs: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -128,7 +128,8 @@ def test_a_batch_beyond_the_profile(open_pair_engine: Any) -> None:
         ),
         (
             {"capabilities": ["sm86", "sm120"]},
-            "m.engine: expected a GPU of sm86, sm120, for which the engine is built, got Imaginary 9000 (sm89)",
+            "m.engine: expected a GPU of sm86, sm120, for which the engine is built, "
+            "got Imaginary 9000 (sm89)",
         ),
         (
             {"gpu": "Imaginary 8000"},
@@ -147,7 +148,10 @@ def test_an_engine_of_elsewhere_is_refused_before_the_library_sees_it(
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"rubbish", "tensorrt refuses the engine: Serialization assertion magicTag == rt::kMAGIC_TAG failed"),
+        (
+            b"rubbish",
+            "tensorrt refuses the engine: Serialization assertion magicTag == rt::kMAGIC_TAG failed",
+        ),
         (engine(dtype="HALF"), r"left: expected float32 \[batch, 2, 3\], got float16 \[\?, 2, 3\]"),
         (engine(dtype="FP4"), r"left: expected float32 \[batch, 2, 3\], got \? \[\?, 2, 3\]"),
         (engine(tensors={**TENSORS, "total": [2, 2, 3]}), r"total: expected float32 \[batch, 2, 3\], got .*"),
@@ -160,7 +164,9 @@ def test_an_engine_that_is_not_the_manifests(open_pair_engine: Any, data: bytes,
 
 
 def test_another_flavour(open_pair_engine: Any) -> None:
-    with pytest.raises(ManifestMismatch, match="expected an engine of tensorrt, tensorrt-rtx, got 'openvino'"):
+    with pytest.raises(
+        ManifestMismatch, match="expected an engine of tensorrt, tensorrt-rtx, got 'openvino'"
+    ):
         open_pair_engine(facts={**FACTS, "flavour": "openvino"})
 
 
@@ -173,7 +179,10 @@ def test_what_the_library_says_when_it_fails(open_pair_engine: Any) -> None:
 
 def test_a_missing_library_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     specs = [TensorSpec("x", "float32", (1,))]
-    for flavour, module, extra in (("tensorrt", "tensorrt", "tensorrt"), ("tensorrt-rtx", "tensorrt_rtx", "rtx")):
+    for flavour, module, extra in (
+        ("tensorrt", "tensorrt", "tensorrt"),
+        ("tensorrt-rtx", "tensorrt_rtx", "rtx"),
+    ):
         monkeypatch.setitem(sys.modules, module, None)
         facts = {**FACTS, "flavour": flavour, "library": f"{module} 99.1"}
         with pytest.raises(DeviceError, match=rf"needs {module} 99\.1, .*pip install 'trocar\[{extra}\]'"):
@@ -184,3 +193,15 @@ def test_without_a_gpu_the_library_is_not_asked(open_pair_engine: Any, driver: A
     driver.fails = "gpu"
     with pytest.raises(DeviceError, match="the driver knows no device"):
         open_pair_engine()
+
+
+def test_an_engine_of_fixed_shapes(open_pair_engine: Any) -> None:
+    fixed = {name: [2, 2, 3] for name in TENSORS}
+    inputs, outputs = (
+        tuple(TensorSpec(name, "float32", (2, 2, 3)) for name in names)
+        for names in (("left", "right"), ("total", "difference"))
+    )
+    session = open_pair_engine(data=engine(tensors=fixed), inputs=inputs, outputs=outputs)
+    np.testing.assert_array_equal(session.run(FEEDS)["total"], LEFT * 3)
+    with pytest.raises(InvalidInput, match=r"expected float32 \[2, 2, 3\], got float32 \[1, 2, 3\]"):
+        session.run({name: array[:1] for name, array in FEEDS.items()})
