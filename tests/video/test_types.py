@@ -3,7 +3,16 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from trocar.video.types import CLASSES, INSTRUMENT, PALETTE_RGB, TIPS_HEIGHT, TIPS_WIDTH, HEIGHT, WIDTH, PixelClass
+from trocar.video.types import (
+    CLASSES,
+    INSTRUMENT,
+    PALETTE_RGB,
+    TIPS_HEIGHT,
+    TIPS_WIDTH,
+    HEIGHT,
+    WIDTH,
+    PixelClass,
+)
 
 
 def test_classes_stand_in_the_order_of_the_logits():

@@ -76,7 +76,9 @@ def test_dice_leaves_out_frames_whose_parts_nobody_marked():
     truth = torch.randint(0, 5, (2, 4, 4))
     merged = truth.clone()
     merged[1, 0, 0] = ANY_INSTRUMENT
-    assert float(soft_dice(probability, merged)) == pytest.approx(float(soft_dice(probability[:1], truth[:1])))
+    assert float(soft_dice(probability, merged)) == pytest.approx(
+        float(soft_dice(probability[:1], truth[:1]))
+    )
 
 
 def test_tips_cost_by_hand_and_nothing_where_nobody_marked_them():

@@ -68,7 +68,10 @@ def test_the_same_arguments_give_the_same_clip():
     assert [frame.phase for frame in first] == ["one"] * 3 + ["two"] * 3
 
 
-@pytest.mark.parametrize(("frames", "fps", "shape"), [(0, 25.0, SMALL), (5, 0.0, SMALL), (5, float("nan"), SMALL), (5, 25.0, (8, 8))])
+@pytest.mark.parametrize(
+    ("frames", "fps", "shape"),
+    [(0, 25.0, SMALL), (5, 0.0, SMALL), (5, float("nan"), SMALL), (5, 25.0, (8, 8))],
+)
 def test_a_clip_of_nothing_is_refused(frames, fps, shape):
     with pytest.raises(InvalidInput, match="clip: expected frames, a rate and 32 px or more"):
         render_clip(1, frames, fps, shape)

@@ -95,7 +95,8 @@ def test_a_bent_wrist_turns_the_claspers_and_not_the_shaft():
         if made.wrists[0].turn == 1.0
     )
     straight, bent = (
-        draw_layer(instrument, Pose((200.0, 128.0), 0.0, 10.0, 260.0, wrist), (256, 448)) for wrist in (0.0, 0.8)
+        draw_layer(instrument, Pose((200.0, 128.0), 0.0, 10.0, 260.0, wrist), (256, 448))
+        for wrist in (0.0, 0.8)
     )
     np.testing.assert_array_equal(straight.labels[:, :150], bent.labels[:, :150])
     assert bent.tips_xy[:, 1].mean() > straight.tips_xy[:, 1].mean() + 10  # y points down, angles turn so too
@@ -107,7 +108,10 @@ def test_what_lies_over_a_tip_hides_it():
     tips = np.array([[2.5, 1.5], [0.5, 0.5], [9.0, 1.0], [-0.5, 1.0]])
     assert visible(tips, labels).tolist() == [[2.5, 1.5]]
     over = Layer(
-        np.zeros((3, 4, 4), np.float32), np.zeros((4, 4), np.float32), np.zeros((4, 4), np.uint8), np.zeros((0, 2))
+        np.zeros((3, 4, 4), np.float32),
+        np.zeros((4, 4), np.float32),
+        np.zeros((4, 4), np.uint8),
+        np.zeros((0, 2)),
     )
     over.labels[1, 2] = PixelClass.SHAFT
     assert len(lay(np.zeros((3, 4, 4), np.float32), labels, tips[:1], over)) == 0
