@@ -28,14 +28,16 @@ def third_party(tmp_path, monkeypatch):
     sys.modules.pop("third_party_trainer", None)
 
 
-def test_a_third_party_trains_its_network_with_its_own_options(third_party, capsys):
+@pytest.mark.usefixtures("third_party")
+def test_a_third_party_trains_its_network_with_its_own_options(capsys):
     assert main(["train", "mixer", "--speed", "7"]) == 0
     assert capsys.readouterr().out == "mixing at 7\n"
     assert main(["train", "mixer", "--cases", "3"]) == 2
     assert "unrecognized arguments: --cases 3" in capsys.readouterr().err
 
 
-def test_a_trainer_that_does_not_load_is_named_and_hides_no_other(third_party, capsys):
+@pytest.mark.usefixtures("third_party")
+def test_a_trainer_that_does_not_load_is_named_and_hides_no_other(capsys):
     assert main(["train", "--help"]) == 0
     out = capsys.readouterr().out
     assert "mixes at 100 % speed" in out

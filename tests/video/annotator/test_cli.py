@@ -47,7 +47,8 @@ def test_both_networks_are_trained_by_one_verb(capsys):
 
 
 def test_without_torch_one_line_says_what_to_install(tmp_path):
-    code = f"from trocar.runtime.cli import main\nsys.exit(main(['train', 'polyp', '-o', {str(tmp_path / 'n.safetensors')!r}]))"
+    words = ["train", "polyp", "-o", str(tmp_path / "n.safetensors")]
+    code = f"from trocar.runtime.cli import main\nsys.exit(main({words!r}))"
     done = subprocess.run(
         [sys.executable, "-c", NO_TORCH + code], capture_output=True, text=True, check=False
     )
@@ -58,19 +59,9 @@ def test_without_torch_one_line_says_what_to_install(tmp_path):
 
 
 def test_what_annotating_needs_imports_without_torch():
-    modules = (
-        "card",
-        "cli",
-        "data",
-        "encodings",
-        "evaluate",
-        "folder",
-        "labels",
-        "loaders",
-        "network",
-        "renderer",
-    )
-    code = f"import importlib\nfor name in {(*modules, 'scores', 'settings', 'watch')!r}: importlib.import_module('trocar.video.annotator.' + name)\n"
+    modules = ["card", "cli", "data", "encodings", "evaluate", "folder", "labels", "loaders", "network"]
+    modules += ["renderer", "scores", "settings", "watch"]
+    code = "\n".join(f"import trocar.video.annotator.{name}" for name in modules)
     done = subprocess.run(
         [sys.executable, "-c", NO_TORCH + code], capture_output=True, text=True, check=False
     )
@@ -80,7 +71,7 @@ def test_what_annotating_needs_imports_without_torch():
 def test_an_unknown_data_set_lists_those_there_are(tmp_path):
     pytest.importorskip("torch", reason="training needs torch")
     pytest.importorskip("safetensors", reason="training needs safetensors")
-    with pytest.raises(InvalidInput, match="data set: expected one of endovis17, endovis18.*got 'mine'"):
+    with pytest.raises(InvalidInput, match=r"data set: expected one of endovis17, endovis18.*got 'mine'"):
         train("--data", "mine", "--folder", tmp_path, "-o", tmp_path / "n.safetensors")
 
 
