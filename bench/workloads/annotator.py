@@ -32,16 +32,13 @@ _MODELS = {False: "annotator", True: "polyp"}
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the workload's options."""
-    parser.add_argument("--folder", type=Path, required=True, metavar="DIR", help="a folder of data sets")
-    parser.add_argument(
-        "--repository", type=Path, metavar="DIR", help="models to measure (default: the shipped ones)"
-    )
+    parser.add_argument("--folder", required=True, metavar="DIR", help="a folder of data sets")
+    parser.add_argument("--repository", metavar="DIR", help="models to measure (default: the shipped ones)")
     parser.add_argument(
         "--beside",
-        action="append",
-        default=[],
-        metavar="NAME=DIR",
-        help="another repository to measure beside them, such as no-adversarial=DIR (may be repeated)",
+        default="",
+        metavar="NAME=DIR,...",
+        help="other repositories to measure beside them, such as no-adversarial=DIR",
     )
     parser.add_argument("--threads", type=int, default=2, help="of ONNX Runtime (default 2)")
     parser.add_argument("--repeats", type=int, default=100, help="timed frames (default 100)")
@@ -51,7 +48,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     """Score every model on every data set that is there, and time the shipped ones."""
     from trocar.runtime.errors import InvalidInput
 
-    sets = {name: args.folder / name for name in SETS if (args.folder / name).is_dir()}
+    folder = Path(args.folder)
+    sets = {name: folder / name for name in SETS if (folder / name).is_dir()}
     if not sets:
         raise InvalidInput(f"--folder {args.folder}: expected one of {', '.join(SETS)} in it")
     repositories = _repositories(args)
@@ -88,8 +86,8 @@ def _repositories(args: argparse.Namespace) -> dict[str, Path]:
     from trocar.runtime.errors import InvalidInput
     from trocar.runtime.repository.store import shipped
 
-    found = {SHIPPED: args.repository or shipped().root}
-    for text in args.beside:
+    found = {SHIPPED: Path(args.repository) if args.repository else shipped().root}
+    for text in filter(None, args.beside.split(",")):
         name, equals, place = text.partition("=")
         if not (name and equals and Path(place).is_dir()):
             raise InvalidInput(f"--beside: expected NAME=DIR with a folder that exists, got {text!r}")

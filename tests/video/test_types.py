@@ -5,11 +5,11 @@ import sys
 
 from trocar.video.types import (
     CLASSES,
+    HEIGHT,
     INSTRUMENT,
     PALETTE_RGB,
     TIPS_HEIGHT,
     TIPS_WIDTH,
-    HEIGHT,
     WIDTH,
     PixelClass,
 )

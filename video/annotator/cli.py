@@ -1,10 +1,11 @@
-"""`trocar train annotator` and `trocar train polyp`: on rendered frames or on a data set's."""
+"""`trocar train annotator`, `polyp` and `painter`: on rendered frames, or on a data set's."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import os
+import sys
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from trocar.video.annotator.settings import TrainSettings
 
 ARM_NAMES = ("full", "no-adversarial")
+# The share of frames that a painter repaints.
+PAINTED = 0.25
 NEEDED = ("torch", "safetensors")
 RENDERER = "renderer"
 
@@ -39,6 +42,12 @@ def configure(parser: argparse.ArgumentParser, network: str) -> None:
     run.add_argument("--batch-size", type=int, metavar="B", help="frames a step")
     run.add_argument(
         "--start", type=Path, metavar="F.safetensors", help="begin with this network's weights: fine-tune"
+    )
+    run.add_argument(
+        "--painter",
+        type=Path,
+        metavar="F.safetensors",
+        help="repaint a quarter of the frames with this painter (`trocar train painter`)",
     )
     run.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="(%(default)s)")
     run.add_argument(
@@ -63,17 +72,19 @@ def run(args: argparse.Namespace, network: str) -> int:
     """Train."""
     settings = _checked(args, network)
     from trocar.video.annotator.network import NETWORK, POLYP
+    from trocar.video.annotator.painter import load_painter
     from trocar.video.annotator.run import train_network
     from trocar.video.annotator.train import Trainer
     from trocar.video.annotator.watch import training_lines
 
     device = _device(args.device)
     classes = (NETWORK if network == "annotator" else POLYP).classes
+    painter = load_painter(args.painter, len(classes)) if args.painter is not None else None
     source = _source(args, network)
     try:
         with training_lines(settings.epochs, classes) as watcher:
             metadata = train_network(
-                Trainer(source, settings, device=device),
+                Trainer(source, settings, device=device, painter=painter),
                 classes,
                 output=args.output,
                 watcher=watcher,
@@ -105,20 +116,28 @@ def _checked(args: argparse.Namespace, network: str) -> TrainSettings:
     ):
         if value is not None and not low <= value <= high:
             raise InvalidInput(f"{option}: expected {low} to {high}, got {value}")
-    if args.output.suffix != ".safetensors":
-        raise InvalidInput(f"--output: expected a name that ends in .safetensors, got {args.output.name}")
-    if not args.output.absolute().parent.is_dir():
-        raise InvalidInput(f"--output: expected a folder that exists, got {args.output.parent}")
+    _check_output(args.output)
     if (args.data == RENDERER) != (args.folder is None):
         raise InvalidInput("expected --folder DIR with a data set, and none with the renderer")
+    wanted = {"frames": args.frames, "epochs": args.epochs, "batch_size": args.batch_size}
+    if args.painter is not None:
+        wanted["painted"] = PAINTED
+    return train_settings(
+        network, args.arm, args.seed, **{name: value for name, value in wanted.items() if value is not None}
+    )
+
+
+def _check_output(output: Path) -> None:
+    from trocar.runtime.errors import InvalidInput
+
+    if output.suffix != ".safetensors":
+        raise InvalidInput(f"--output: expected a name that ends in .safetensors, got {output.name}")
+    if not output.absolute().parent.is_dir():
+        raise InvalidInput(f"--output: expected a folder that exists, got {output.parent}")
     if missing := [name for name in NEEDED if find_spec(name) is None]:
         raise InvalidInput(
             f"training needs {' and '.join(missing)}, not installed here: pip install 'trocar[train]'"
         )
-    wanted = {"frames": args.frames, "epochs": args.epochs, "batch_size": args.batch_size}
-    return train_settings(
-        network, args.arm, args.seed, **{name: value for name, value in wanted.items() if value is not None}
-    )
 
 
 def _source(args: argparse.Namespace, network: str) -> Source:
@@ -151,5 +170,53 @@ def _command(network: str, words: str) -> Command:
     return Command(name=network, help=words, configure=declare, run=begin)
 
 
+def configure_painter(parser: argparse.ArgumentParser) -> None:
+    """Declare the painter's options."""
+    parser.add_argument(
+        "--of", choices=("annotator", "polyp"), default="annotator", help="whose label maps (%(default)s)"
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="(%(default)s)")
+    parser.add_argument("--epochs", type=int, default=4, metavar="E", help="(%(default)s)")
+    parser.add_argument("--frames", type=int, default=768, metavar="N", help="an epoch (%(default)s)")
+    parser.add_argument("-o", "--output", type=Path, default=Path("painter.safetensors"), metavar="FILE")
+    parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
+
+
+def run_painter(args: argparse.Namespace) -> int:
+    """Train a painter on rendered frames."""
+    from trocar.runtime.errors import InvalidInput
+
+    for option, value, least in (
+        ("--seed", args.seed, 0),
+        ("--epochs", args.epochs, 1),
+        ("--frames", args.frames, 8),
+    ):
+        if not least <= value < 2**31:
+            raise InvalidInput(f"{option}: expected {least} to {2**31 - 1}, got {value}")
+    _check_output(args.output)
+    from trocar.video.annotator.data import RendererSource
+    from trocar.video.annotator.painter import PainterSettings, save_painter, train_painter
+    from trocar.video.annotator.train import COARSE_SHAPE
+    from trocar.video.types import CLASSES, POLYP_CLASSES
+
+    polyps = args.of == "polyp"
+    classes = len(POLYP_CLASSES if polyps else CLASSES)
+    settings = PainterSettings(classes, args.seed, args.epochs, args.frames)
+    source = RendererSource(args.seed, 0, "polyps" if polyps else "tools")
+    facts: dict[str, Any] = {}
+    for number, (painter, figures) in enumerate(train_painter(source, settings, COARSE_SHAPE), start=1):
+        facts = {"epochs": number, **{name: round(value, 4) for name, value in figures.items()}}
+        print("  ".join(f"{name} {value}" for name, value in facts.items()), file=sys.stderr)
+        save_painter(args.output, painter, {"training": {**source.facts(), "seed": args.seed, **facts}})
+    print(json.dumps({"output": str(args.output), **facts}) if args.json else args.output)
+    return 0
+
+
 COMMAND = _command("annotator", "the network that marks instruments, on rendered frames or a data set's")
 POLYP_COMMAND = _command("polyp", "the network that marks polyps, on rendered frames or a data set's")
+PAINTER_COMMAND = Command(
+    name="painter",
+    help="the network that paints frames from label maps, on rendered frames; for `--painter`",
+    configure=configure_painter,
+    run=run_painter,
+)

@@ -7,8 +7,6 @@ from dataclasses import dataclass, field, replace
 from trocar.runtime.errors import InvalidInput
 from trocar.video.types import CLASSES, POLYP_CLASSES
 
-POLYP_EPOCHS = 8
-
 
 @dataclass(frozen=True, slots=True)
 class NetworkSettings:
@@ -50,7 +48,8 @@ class TrainSettings:
 
     The first `coarse` of the epochs see frames at five eighths of the size, which is two and a half
     times cheaper. Each rendered frame is seen `repeats` times, mirrored and recoloured. `adversary_from`
-    is the share of the run after which the adversarial terms join.
+    is the share of the run after which the adversarial terms join. `painted` is the share of each batch
+    that a painter repaints, where there is one.
     """
 
     arm: str = "full"
@@ -64,25 +63,27 @@ class TrainSettings:
     discriminator_rate: float = 5e-4
     ema_decay: float = 0.998
     adversary_from: float = 0.57
+    painted: float = 0.0
     weights: LossWeights = field(default_factory=LossWeights)
     network: NetworkSettings = field(default_factory=NetworkSettings)
 
 
-def train_settings(network: str, arm: str, seed: int, **changes: int) -> TrainSettings:
+def train_settings(network: str, arm: str, seed: int, **changes: float) -> TrainSettings:
     """Settings of a network's arm by name.
 
     Parameters
     ----------
     network : `annotator` or `polyp`.
     arm : `full`, or `no-adversarial`: the same generator and budget without a discriminator.
+    changes : other fields of `TrainSettings`.
     """
     weights = LossWeights()
     made = TrainSettings(arm=arm, seed=seed)
     if network == "polyp":
         weights = replace(weights, classes=(1.0, 1.5))
-        made = replace(
-            made, network=NetworkSettings(classes=len(POLYP_CLASSES), tips=False), epochs=POLYP_EPOCHS
-        )
+        network = NetworkSettings(classes=len(POLYP_CLASSES), tips=False)
+        # What a polyp is shows in the large: most epochs may be coarse.
+        made = replace(made, network=network, epochs=10, coarse=0.7)
     if arm == "no-adversarial":
         weights = replace(weights, adversarial=0.0, feature_matching=0.0)
     return replace(made, weights=weights, **changes)  # type: ignore[arg-type]

@@ -25,6 +25,7 @@ from trocar.video.annotator.discriminator import (
     softened,
 )
 from trocar.video.annotator.generator import Generator
+from trocar.video.annotator.painter import Painter, repainted
 from trocar.video.annotator.settings import TrainSettings
 from trocar.video.types import HEIGHT, WIDTH
 
@@ -39,7 +40,13 @@ _MIXED = 4
 
 
 class Trainer:
-    """One run: networks, optimisers, averaged weights and the epoch they have reached."""
+    """One run: networks, optimisers, averaged weights and the epoch they have reached.
+
+    Parameters
+    ----------
+    shapes : of the frames in the coarse and in the fine epochs.
+    painter : repaints `settings.painted` of each batch.
+    """
 
     def __init__(
         self,
@@ -48,9 +55,10 @@ class Trainer:
         *,
         device: str = "cpu",
         shapes: tuple[tuple[int, int], tuple[int, int]] = (COARSE_SHAPE, (HEIGHT, WIDTH)),
+        painter: Painter | None = None,
     ) -> None:
         self.source, self.settings, self.device, self.shapes = source, settings, torch.device(device), shapes
-        self.epoch, self.steps = 0, 0
+        self.epoch, self.steps, self._painter = 0, 0, painter
         torch.manual_seed(settings.seed)
         layout = torch.channels_last
         self.generator = Generator(settings.network).to(self.device, memory_format=layout)  # type: ignore[call-overload, unused-ignore]
@@ -105,6 +113,8 @@ class Trainer:
     def _step(self, batch: Frames, random: np.random.Generator) -> dict[str, float]:
         weights, classes = self.settings.weights, self.settings.network.classes
         image, labels, bells = self._tensors(batch)
+        if self._painter is not None:
+            image = self._repainted(self._painter, image, labels, random)
         with self._fast():
             logits, tips = self.generator.features(image)
         logits = logits.float()
@@ -137,6 +147,15 @@ class Trainer:
         self._average()
         named = {f"loss/{name}": float(term.detach()) for name, term in terms.items()}
         return {**named, **figures, "loss/total": float(loss.detach())}
+
+    def _repainted(
+        self, painter: Painter, image: Tensor, labels: Tensor, random: np.random.Generator
+    ) -> Tensor:
+        """The batch with its first frames painted anew from their label maps."""
+        count = round(self.settings.painted * len(image))
+        drawn = torch.Generator().manual_seed(int(random.integers(2**31 - 1)))
+        painted = repainted(painter, image, labels, drawn)[:count]
+        return torch.cat([painted, image[count:]]).contiguous(memory_format=torch.channels_last)
 
     @property
     def _adversary(self) -> bool:

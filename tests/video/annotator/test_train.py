@@ -34,6 +34,7 @@ class Silent:
         assert 0 < share <= 1
 
     def epoch(self, number, figures):
+        assert figures["seconds"] > 0
         self.epochs.append(number)
 
 

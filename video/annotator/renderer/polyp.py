@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from trocar.video.annotator.renderer.effects import Image, draw_border, draw_camera, photograph
+from trocar.video.annotator.renderer.effects import Camera, Image, draw_border, draw_camera, photograph
 from trocar.video.annotator.renderer.noise import Plane, cut
 from trocar.video.annotator.renderer.scene import Scene
 from trocar.video.annotator.renderer.tissue import add_blood, add_vessels, grid, light
@@ -37,14 +39,14 @@ def render_polyp(seed: int | tuple[int, ...], shape: tuple[int, int] = (HEIGHT, 
     labels = np.zeros(drawn, dtype=np.uint8)
     for _ in range(int(random.choice(len(_COUNT), p=_COUNT))):
         relief, dark = _add_polyp(random, colour, relief, dark, labels, unit)
-    if random.random() < 0.3:
+    if random.random() < 0.2:
         _debris(random, colour, relief, unit)
     add_vessels(random, colour, unit)
-    wet = add_blood(random, colour, unit) if random.random() < 0.3 else 0.0
-    planes = light(random, colour * dark, relief, wet, unit)
+    wet = add_blood(random, colour, unit) if random.random() < 0.12 else 0.0
+    planes = light(random, colour * dark, relief, wet, unit, uneven=0.25)
     kind = ("none", "octagon", "circle", "bars")[int(random.choice(4, p=(0.25, 0.5, 0.1, 0.15)))]
     border = draw_border(random, drawn, kind)
-    image, seen = photograph(random, planes, border, draw_camera(random))
+    image, seen = photograph(random, planes, border, _camera(random))
     if random.random() < 0.3:
         _inset(random, image)
     labels[~seen] = 0
@@ -60,7 +62,7 @@ def _bowel(random: np.random.Generator, shape: tuple[int, int], unit: float) -> 
     """Relief and darkness of a tube seen along its length, with folds one behind the other."""
     rows, columns = grid(shape)
     relief = cut(random, "cloud", shape, random.uniform(60, 180) * unit) * random.uniform(1, 9) * unit
-    relief += cut(random, "cloud", shape, random.uniform(8, 40) * unit) * random.uniform(0, 0.8) * unit
+    relief += cut(random, "cloud", shape, random.uniform(8, 40) * unit) * 0.6 * random.random() ** 2 * unit
     dark = np.ones(shape, dtype=np.float32)
     row, column = random.uniform(-0.2, 1.2) * shape[0], random.uniform(-0.2, 1.2) * shape[1]
     squash = random.uniform(0.6, 1.6)
@@ -83,7 +85,7 @@ def _bowel(random: np.random.Generator, shape: tuple[int, int], unit: float) -> 
 
 def _mucosa(random: np.random.Generator, shape: tuple[int, int], unit: float) -> Plane:
     first, other = _colour(random), _colour(random)
-    other = first + (other - first) * random.uniform(0, 0.8)
+    other = first + (other - first) * random.uniform(0, 0.4)
     mix = np.clip(0.5 + 0.4 * cut(random, "cloud", shape, random.uniform(40, 180) * unit), 0, 1)
     detail = 1 + random.uniform(0, 0.1) * cut(random, "rough", shape, random.uniform(5, 40) * unit)
     return np.stack([(a + (b - a) * mix) * detail for a, b in zip(first, other, strict=True)]).astype(
@@ -109,7 +111,7 @@ def _add_polyp(
     """Raise a lump, from flat to on a stalk; returns relief and darkness with it."""
     shape = (relief.shape[0], relief.shape[1])
     rows, columns = grid(shape)
-    small = float(np.exp(random.uniform(np.log(18), np.log(150)))) * unit
+    small = float(np.exp(random.uniform(np.log(22), np.log(140)))) * unit
     large = small * random.uniform(1.0, 1.7)
     turn = random.uniform(0, np.pi)
     y, x = random.uniform(0.1, 0.9) * shape[0], random.uniform(0.1, 0.9) * shape[1]
@@ -121,7 +123,7 @@ def _add_polyp(
     warp = np.asarray(warp) * random.uniform(0.02, 0.2) * small
     inside = (1 - np.sqrt((across / small) ** 2 + (along / large) ** 2)) * small + warp
     part = np.clip(inside / (small * random.uniform(0.4, 1.0)), 0, 1)
-    tall = small * random.uniform(0.1, 0.75)
+    tall = small * random.uniform(0.25, 0.9)
     dome = np.sqrt(part * (2 - part)) * tall
     lobes = cut(random, "cells" if random.random() < 0.5 else "cloud", shape, random.uniform(6, 40) * unit)
     dome += lobes * random.uniform(0, 1.2) * unit * (part > 0)
@@ -130,17 +132,35 @@ def _add_polyp(
     side = np.array([np.cos(turn * 2), np.sin(turn * 2)]) * random.uniform(0, 8) * unit
     shadow = np.exp(
         -np.clip(-np.roll(inside, np.round(side).astype(int), (0, 1)), 0, None)
-        / (random.uniform(2, 12) * unit)
+        / (random.uniform(2, 9) * unit)
     )
-    dark = dark * np.where(inside > 0, 1.0, 1 - random.uniform(0, 0.7) * shadow)
+    dark = dark * np.where(inside > 0, 1.0, 1 - random.uniform(0.15, 0.75) * shadow)
     dark = np.where(inside > 0, dark + (1 - dark) * random.uniform(0.2, 1.0) * over, dark)
-    own = _colour(random)
-    blend = over * random.uniform(0.15, 0.95)
-    mottle = 1 + random.uniform(0, 0.15) * cut(random, "cells", shape, random.uniform(4, 16) * unit)
-    for plane, value in zip(colour, own, strict=True):
-        plane += (value * mottle - plane) * blend
+    # Redder, paler, darker or yellower than the bowel around it.
+    change = ((1.05, 0.72, 0.72), (1.12, 1.2, 1.2), (0.75, 0.65, 0.65), (1.05, 0.95, 0.7))[
+        int(random.integers(4))
+    ]
+    strength = random.uniform(0.3, 1.3)
+    texture = "cells" if random.random() < 0.6 else "rough"
+    mottle = 1 + random.uniform(0, 0.15) * cut(random, texture, shape, random.uniform(4, 16) * unit)
+    for plane, factor in zip(colour, change, strict=True):
+        plane *= 1 + over * (mottle * factor**strength - 1)
     labels[inside > 0] = 1
     return np.asarray(relief, dtype=np.float32), np.asarray(dark, dtype=np.float32)
+
+
+def _camera(random: np.random.Generator) -> Camera:
+    """Colonoscopes expose more evenly than laparoscopes do, and bowel has one colour."""
+    camera = draw_camera(random)
+    gains = np.clip(camera.gains, 0.75, 1.35)
+    return replace(
+        camera,
+        gains=(float(gains[0]), float(gains[1]), float(gains[2])),
+        gamma=float(np.clip(camera.gamma, 0.75, 1.25)),
+        contrast=float(np.clip(camera.contrast, 0.75, 1.15)),
+        saturation=float(np.clip(camera.saturation, 0.75, 1.35)),
+        noise=0.5 * camera.noise,
+    )
 
 
 def _debris(random: np.random.Generator, colour: Plane, relief: Plane, unit: float) -> None:

@@ -221,9 +221,19 @@ def add_blood(random: np.random.Generator, colour: Plane, unit: float) -> Plane 
 
 
 def light(
-    random: np.random.Generator, colour: Plane, relief: Plane, wetness: Plane | float, unit: float
+    random: np.random.Generator,
+    colour: Plane,
+    relief: Plane,
+    wetness: Plane | float,
+    unit: float,
+    uneven: float = 0.8,
 ) -> Plane:
-    """Headlight shading that falls off with distance, and highlights where the wet surface faces it."""
+    """Headlight shading that falls off with distance, and highlights where the wet surface faces it.
+
+    Parameters
+    ----------
+    uneven : how much the light may differ from place to place for no other reason.
+    """
     shape = (relief.shape[0], relief.shape[1])
     steep = random.uniform(0.5, 1.3)
     slope_x = cv2.Sobel(relief, cv2.CV_32F, 1, 0, scale=0.125) * steep
@@ -232,7 +242,7 @@ def light(
     side = random.normal(0, 0.25, 2)
     ambient = random.uniform(0.1, 0.5)
     shade = ambient + (1 - ambient) * np.clip(facing * (1 - slope_x * side[0] - slope_y * side[1]), 0, 1.6)
-    far = cut(random, "cloud", shape, random.uniform(140, 400) * unit) * 0.8 * random.random() ** 1.5
+    far = cut(random, "cloud", shape, random.uniform(140, 400) * unit) * uneven * random.random() ** 1.5
     rows, columns = grid(shape)
     centre = (shape[0] * random.uniform(0.2, 0.8), shape[1] * random.uniform(0.2, 0.8))
     radius = ((rows - centre[0]) ** 2 + (columns - centre[1]) ** 2) / (

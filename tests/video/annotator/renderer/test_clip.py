@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -29,7 +31,7 @@ def test_phases_share_out_any_number_of_frames():
         spans = phase_spans(frames)
         assert spans[0][0] == 0
         assert spans[-1][1] == frames
-        assert all(a[1] == b[0] for a, b in zip(spans, spans[1:], strict=False))
+        assert all(a[1] == b[0] for a, b in pairwise(spans))
 
 
 def test_instruments_work_in_their_phases_and_not_outside_the_body(clip):
@@ -43,7 +45,7 @@ def test_instruments_work_in_their_phases_and_not_outside_the_body(clip):
 
 def test_pictures_move_smoothly_and_cut_at_the_body_wall(clip):
     grey = [frame.scene.image_rgb.mean(axis=2) for frame in clip]
-    steps = np.array([np.abs(a - b).mean() for a, b in zip(grey, grey[1:], strict=False)])
+    steps = np.array([np.abs(a - b).mean() for a, b in pairwise(grey)])
     entering = next(frame.number for frame in clip if frame.phase != OUT_OF_BODY) - 1
     assert steps.argmax() == entering
     inside = np.delete(steps, entering)
