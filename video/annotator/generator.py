@@ -75,11 +75,18 @@ def normalised(image: Tensor) -> Tensor:
     does not count.
     """
     lit = (image.amax(1, keepdim=True) > 0.1).to(image.dtype)
-    share = lit.mean((2, 3), keepdim=True) + 0.01
-    mean = (image * lit).mean((2, 3), keepdim=True) / share
+    share = _mean(lit, 3, 2) + 0.01
+    mean = _mean(image * lit, 3, 2) / share
     away = (image - mean) * lit
-    spread = (away.square().mean((1, 2, 3), keepdim=True) / share.mean((1, 2, 3), keepdim=True) + 1e-4).sqrt()
+    spread = (_mean(away.square(), 3, 2, 1) / share + 1e-4).sqrt()
     return torch.cat([2.0 * image - 1.0, 0.5 * away / spread], dim=1)
+
+
+def _mean(x: Tensor, *axes: int) -> Tensor:
+    """Mean over one axis after the other: ONNX Runtime adds a whole picture up in a row, and loses digits."""
+    for axis in axes:
+        x = x.mean(axis, keepdim=True)
+    return x
 
 
 def _convolution(inward: int, outward: int, *, stride: int = 1, kernel: int = 3) -> nn.Sequential:
@@ -112,7 +119,7 @@ class _Context(nn.Module):
         self.gate = nn.Sequential(nn.Conv2d(width, width // 4, 1), nn.ReLU(), nn.Conv2d(width // 4, width, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        return x * (2.0 * torch.sigmoid(self.gate(x.mean((2, 3), keepdim=True))))
+        return x * (2.0 * torch.sigmoid(self.gate(_mean(x, 3, 2))))
 
 
 class _Join(nn.Module):
