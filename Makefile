@@ -122,7 +122,7 @@ $(RUN): $(WHEEL)
 
 $(TOOLS): $(RUN)
 	$(call say,pip install: the tools that test and check)
-	@$(PIP) install "$$(echo build/wheel/*.whl)[test,check]"
+	@$(PIP) install "$$(echo build/wheel/*.whl)[test,check,rtx]"
 	@touch $@
 
 $(STUBS)/.made: tools/stubs-requirements.txt | preflight

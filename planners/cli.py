@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from trocar.planners import options
+from trocar.planners.start_kinds import START_KINDS
 from trocar.runtime.command import Command
 from trocar.runtime.errors import InvalidInput
 
@@ -69,9 +70,18 @@ def _configure_plan(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--start",
-        choices=("gan", "greedy", "random"),
+        choices=START_KINDS,
         help="what a chain begins with: the network's proposal (the default), the best seeds one by one, or "
         "seeds in random order",
+    )
+    group.add_argument(
+        "--repository", metavar="DIR", default="", help="the network's models (default: the shipped ones)"
+    )
+    group.add_argument(
+        "--require-signature",
+        metavar="KEY",
+        default="",
+        help="a file of public keys: refuse a network that none signed",
     )
     options.add_run(parser)
 
@@ -81,6 +91,8 @@ def _run_plan(args: argparse.Namespace) -> int:
     from trocar.planners.show import progress_bar
 
     options.check_run(args)
+    if args.server and (args.repository or args.require_signature):
+        raise InvalidInput("expected no --repository or --require-signature with --server, which has its own")
     if args.server and args.device != "cpu":
         raise InvalidInput(f"--device: expected none with --server, which has its own, got {args.device}")
     settings, case = options.settings_of(args), options.case_of(args)
@@ -105,7 +117,16 @@ def _run_plan(args: argparse.Namespace) -> int:
             from trocar.planners import local
 
             with _interruptible() as stop:
-                answer = local.plan(case, settings, search, artifacts=artifacts, progress=progress, stop=stop)
+                answer = local.plan(
+                    case,
+                    settings,
+                    search,
+                    repository=args.repository,
+                    require_signature=args.require_signature,
+                    artifacts=artifacts,
+                    progress=progress,
+                    stop=stop,
+                )
     return _finish(args, *answer)
 
 

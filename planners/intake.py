@@ -26,7 +26,7 @@ from trocar.planners.pipeline import PlanRequest
 from trocar.planners.protocol import Protocol, load_protocol, parse_protocol, protocol_keys
 from trocar.planners.refine import require_chains
 from trocar.planners.requests import CaseInput, Search, Settings
-from trocar.planners.starts import START_KINDS
+from trocar.planners.start_kinds import START_KINDS
 from trocar.planners.types import Case, Plan, require
 from trocar.runtime.errors import InvalidInput, ModelNotFound
 

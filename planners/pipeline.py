@@ -33,6 +33,7 @@ from trocar.planners.types import (
     Validity,
 )
 from trocar.planners.validity import check
+from trocar.runtime.repository.store import Repository
 
 DEFAULT_MOVES = 500_000
 
@@ -42,7 +43,7 @@ class PlanRequest:
     """What is asked for. Without `moves` and `budget_ms` the search makes `DEFAULT_MOVES` a chain.
 
     `alternatives` are other plans wanted besides. `chains` and `device` are as in
-    `trocar.planners.refine.Effort`, `start` is one of `trocar.planners.starts.START_KINDS`.
+    `trocar.planners.refine.Effort`, `start` is one of `trocar.planners.start_kinds.START_KINDS`.
     """
 
     protocol: Protocol
@@ -139,6 +140,7 @@ def plan_case(
     request: PlanRequest,
     *,
     generator: Generator | None = None,
+    repository: Repository | None = None,
     progress: Progress | None = None,
     stop: Stop | None = None,
     read_ms: float = 0.0,
@@ -147,7 +149,8 @@ def plan_case(
 
     Parameters
     ----------
-    generator : where the request starts with `gan`; the shipped one is opened where none is given.
+    generator : where the request starts with `gan`; where none is given, that of the repository is opened.
+    repository : where models come from; the shipped ones where it is None.
     progress, stop : as in `trocar.planners.refine.refine`.
     read_ms : how long reading the case took, for the timing.
 
@@ -172,7 +175,7 @@ def plan_case(
             seed=request.seed,
         )
         if request.start == "gan" and generator is None:
-            generator = Generator.open()
+            generator = Generator.open(repository)
         begin = starts(
             request.start,
             problem,

@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from trocar.runtime.errors import TrocarError
 
-LIBRARIES = ("numpy", "grpcio", "protobuf", "pydicom", "pynrrd", "opencv-python-headless")
+LIBRARIES = ("numpy", "grpcio", "protobuf", "cryptography", "pydicom", "pynrrd", "opencv-python-headless")
 
 
 def installed(distribution: str) -> str:

@@ -104,7 +104,7 @@ def _frame(
 def _ratios(timings: dict[str, dict[str, float]], figure: str) -> dict[str, float]:
     """Every chain's time over the kernel's.
 
-    On a busy machine the best times are the ones to compare: the longer of two calls is interrupted more often.
+    On a busy machine the best times are the ones to compare: the longer call is interrupted more often.
     """
     found = {}
     for name, timing in timings.items():

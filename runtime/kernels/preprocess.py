@@ -41,7 +41,7 @@ def preprocess(
 ) -> None:
     """Fill `out` from a frame: `out[c] = level[c] * scale[c] + bias[c]`, with levels from 0 to 255.
 
-    Nothing is allocated and nothing copied; rows may be padded or part of a larger frame. The bits are those of
+    Nothing is allocated or copied; rows may be padded or part of a larger frame. The bits are those of
     `preprocess_reference`: of the CUDA kernel that was tried on an emulated device, not yet on a GPU.
 
     Bilinear samples where OpenCV's INTER_LINEAR does (centres coincide, the crop's edge repeats), but keeps
