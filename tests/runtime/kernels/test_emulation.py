@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -74,3 +78,19 @@ def test_shared_memory_begins_as_garbage_in_every_block(emulated):
 def test_a_block_that_no_gpu_takes_is_refused_in_cudas_words(emulated, threads):
     with pytest.raises(DeviceError, match="CUDA kernel launch: invalid configuration argument"):
         run(emulated, "threads", flag=threads)
+
+
+@pytest.mark.skipif(
+    "address" not in os.environ.get("TROCAR_EMULATION_FLAGS", ""), reason="without a sanitizer: make sanitize"
+)
+def test_the_sanitizer_sees_what_a_kernel_writes_beyond_an_array(emulated):
+    code = f"""
+import importlib.util, numpy
+spec = importlib.util.spec_from_file_location("_cuda", {emulated.__file__!r})
+module = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(module)
+module.probe("reverse", numpy.zeros({THREADS - 1}, numpy.int32).ctypes.data, 1)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "heap-buffer-overflow" in done.stderr
