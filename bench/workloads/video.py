@@ -52,9 +52,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     return {"threads": args.threads, "tables": {"clips": rows, "latency": latencies}}
 
 
-def _played(
-    clip: str, live: bool, args: argparse.Namespace
-) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def _played(clip: str, live: bool, args: argparse.Namespace) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     import threading
 
     from trocar.video.overlay import Overlay, instrument_palette
