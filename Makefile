@@ -5,17 +5,18 @@ BIN := $(VENV)/bin
 DEV := .venv-dev
 STUBS := .venv-stubs
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 $(BIN)/python -m pip --quiet --quiet
-SOURCES := $(wildcard $(shell git ls-files -co --exclude-standard -- bench planners runtime export video proto \
+SOURCES := $(wildcard $(shell git ls-files -co --exclude-standard -- bench planners runtime export video proto cmake \
 	pyproject.toml CMakeLists.txt LICENSE README.md 2>/dev/null))
 WHEEL := build/wheel/.built
 RUN := $(VENV)/.run
 TOOLS := $(VENV)/.tools
+SANITIZED := build/sanitize/.built
 PACKAGES := trocar.planners trocar.runtime trocar.export trocar.video trocar.bench
 export CMAKE_BUILD_PARALLEL_LEVEL ?= $(shell nproc 2>/dev/null || echo 2)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help env build demo test testtrain check ruff types imports clang-format stubs-current pytest stubs dev picture clean
+.PHONY: help env build demo test sanitize gpu testtrain check ruff types imports clang-format stubs-current pytest stubs dev picture clean
 say = @printf '==> %s\n' "$(1)"
 
 help: ## list the targets
@@ -25,7 +26,7 @@ help: ## list the targets
 demo: $(RUN) ## plan a phantom over gRPC; show its DVH numbers and a picture
 	@BIN=$(BIN) tools/demo.sh
 
-test: check pytest ## build and install the wheel, check it, test it
+test: check pytest sanitize ## build and install the wheel, check it, test it
 
 build: $(WHEEL) ## build the wheel into build/wheel
 
@@ -40,6 +41,13 @@ testtrain: $(TOOLS) ## the tests that need torch, which the train extra brings
 pytest: $(TOOLS)
 	$(call say,pytest: the installed wheel)
 	@$(BIN)/pytest
+
+sanitize: $(TOOLS) $(SANITIZED) ## the kernels' tests with AddressSanitizer and UndefinedBehaviorSanitizer
+	$(call say,pytest: the kernels with sanitizers)
+	@tools/sanitize.sh $(BIN)/python build/sanitize/site
+
+gpu: $(TOOLS) ## on a machine with a GPU: parity, compute-sanitizer, the kernels' bandwidth
+	@tools/gpu.sh $(BIN)/python out/gpu
 
 check: ruff types imports clang-format stubs-current ## ruff, mypy --strict, import rules, clang-format, stubs are current
 
@@ -59,7 +67,7 @@ imports: $(TOOLS)
 
 clang-format: $(TOOLS)
 	$(call say,clang-format)
-	@$(BIN)/clang-format --dry-run -Werror runtime/kernels/csrc/*.h runtime/kernels/csrc/*.cpp
+	@git ls-files '*.h' '*.cpp' '*.cu' | xargs $(BIN)/clang-format --dry-run -Werror
 
 stubs-current: $(STUBS)/.made
 	$(call say,protobuf stubs: what the .proto files say)
@@ -98,6 +106,13 @@ $(WHEEL): $(SOURCES) | $(BIN)/python
 	@$(PIP) wheel --no-deps --wheel-dir build/wheel .
 	@touch $@
 
+$(SANITIZED): $(SOURCES) | $(BIN)/python
+	$(call say,pip install: the CPU kernels with sanitizers)
+	@rm -rf build/sanitize/site
+	@$(PIP) install --no-deps --target build/sanitize/site --config-settings=build-dir=build/sanitize/cmake \
+		--config-settings=cmake.define.TROCAR_SANITIZE=ON --config-settings=cmake.define.TROCAR_CUDA=OFF .
+	@touch $@
+
 # A wheel of the same version is not installed over an old one unless forced; its dependencies need not be.
 $(RUN): $(WHEEL)
 	$(call say,pip install: the wheel)
@@ -107,7 +122,7 @@ $(RUN): $(WHEEL)
 
 $(TOOLS): $(RUN)
 	$(call say,pip install: the tools that test and check)
-	@$(PIP) install "$$(echo build/wheel/*.whl)[test,check]"
+	@$(PIP) install "$$(echo build/wheel/*.whl)[test,check,rtx]"
 	@touch $@
 
 $(STUBS)/.made: tools/stubs-requirements.txt | preflight

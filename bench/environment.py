@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("trocar", "numpy", "onnxruntime-gpu", "opencv-python-headless", "grpcio")
+PACKAGES = ("trocar", "numpy", "onnxruntime-gpu", "opencv-python-headless", "kornia-rs", "grpcio")
 
 
 def record() -> dict[str, Any]:

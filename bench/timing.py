@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -34,6 +35,9 @@ def interleave(
 ) -> dict[str, Timing]:
     """Time the cases in turn, round after round, so that a slow minute falls on all of them.
 
+    Each round has an order of its own, the same in every run: no case always inherits the caches that a
+    certain other one left.
+
     Parameters
     ----------
     cases : name to the call that is timed; each is called once before, untimed.
@@ -46,7 +50,7 @@ def interleave(
         if counts[name] == repeats:
             call()
     for turn in range(repeats):
-        for name, call in cases.items():
+        for name, call in random.Random(turn).sample(list(cases.items()), len(cases)):
             if (turn + 1) * counts[name] // repeats > turn * counts[name] // repeats:
                 start = time.perf_counter()
                 call()

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.metadata import entry_points
-from typing import Any, Protocol, cast
-
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast
 
 from trocar.runtime.errors import InvalidInput, ModelNotFound
+from trocar.runtime.session.base import Array
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 GROUP = "trocar.networks"
 
+Feeds: TypeAlias = Mapping[str, Array]
+Run: TypeAlias = Callable[[Feeds], Mapping[str, Array]]
+
 
 class Network(Protocol):
-    """A kind of network, found by its entry point's name.
+    """A kind of network, found by its entry point's name. It may have what `MeasuredNetwork` adds.
 
     Parameters
     ----------
@@ -40,7 +45,10 @@ class Network(Protocol):
         """Return inputs as in use, a tensor a name, in the order of `input_names`."""
 
     def manifest_fields(self, facts: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Return the manifest's `task`, `intended_use`, `limits`, `training`, `metrics` and `novelty`."""
+        """Return the manifest's `task`, `intended_use`, `limits`, `training`, `metrics` and `novelty`.
+
+        It may add `preprocessing` and `postprocessing`: how inputs are made and outputs are read.
+        """
 
     def card(self, document: Mapping[str, Any]) -> str:
         """Return the card in Markdown.
@@ -49,6 +57,28 @@ class Network(Protocol):
         ----------
         document : the checkpoint's facts, `tables` of what was measured (rows by title), and over them the
             manifest's document less `version` and `files`, which are not known yet.
+        """
+
+
+class MeasuredNetwork(Network, Protocol):
+    """A network that says on what it is to be measured; each of these may be missing.
+
+    Without `parity_inputs` parity is measured on the example moved a little, which the manifest says;
+    without `calibration_inputs` there is no int8; without `task_metric` nothing of the task is compared.
+    """
+
+    def parity_inputs(self) -> Sequence[Feeds]:
+        """Return batches of real inputs, none of them trained or calibrated on; their sizes may differ."""
+
+    def calibration_inputs(self) -> Iterable[Feeds]:
+        """Return batches of real inputs, from which the ranges of int8 are taken."""
+
+    def task_metric(self, run: Run) -> Mapping[str, float]:
+        """Return figures of the task that the network serves, such as a plan's cost, or Dice.
+
+        Parameters
+        ----------
+        run : the network or a variant of it: inputs by name to outputs by name, any batch.
         """
 
 

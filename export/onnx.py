@@ -70,7 +70,7 @@ def to_onnx(
     _strip(model)
     for key, value in (metadata or {}).items():
         model.metadata_props.add(key=key, value=value)
-    _check(model, opset)
+    check(model, opset)
     path.write_bytes(model.SerializeToString(deterministic=True))
 
 
@@ -99,7 +99,14 @@ def _strip(model: onnx.ModelProto) -> None:
         part.ClearField("doc_string")
 
 
-def _check(model: onnx.ModelProto, opset: int) -> None:
+def check(model: onnx.ModelProto, opset: int) -> None:
+    """Refuse a graph that is not valid, uses other operators than the set's, or fixes the batch.
+
+    Raises
+    ------
+    InvalidInput
+        It is so; the message says what.
+    """
     try:
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:

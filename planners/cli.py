@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from trocar.planners import options
+from trocar.planners.start_kinds import START_KINDS
 from trocar.runtime.command import Command
+from trocar.runtime.errors import InvalidInput
 
 PLAN_EXAMPLES = """\
 examples:
@@ -54,10 +56,32 @@ def _configure_plan(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--chains", metavar="N", type=int, help="annealing chains; the best one wins")
     group.add_argument(
+        "--alternatives",
+        metavar="K",
+        type=int,
+        default=0,
+        help="so many other plans besides, each the best of another chain; -o writes plan-2.json, ...",
+    )
+    group.add_argument(
+        "--device",
+        choices=("auto", "cpu", "cuda"),
+        default="cpu",
+        help="where the chains run; auto takes a GPU that works (%(default)s)",
+    )
+    group.add_argument(
         "--start",
-        choices=("gan", "greedy", "random"),
+        choices=START_KINDS,
         help="what a chain begins with: the network's proposal (the default), the best seeds one by one, or "
         "seeds in random order",
+    )
+    group.add_argument(
+        "--repository", metavar="DIR", default="", help="the network's models (default: the shipped ones)"
+    )
+    group.add_argument(
+        "--require-signature",
+        metavar="KEY",
+        default="",
+        help="a file of public keys: refuse a network that none signed",
     )
     options.add_run(parser)
 
@@ -67,9 +91,19 @@ def _run_plan(args: argparse.Namespace) -> int:
     from trocar.planners.show import progress_bar
 
     options.check_run(args)
+    if args.server and (args.repository or args.require_signature):
+        raise InvalidInput("expected no --repository or --require-signature with --server, which has its own")
+    if args.server and args.device != "cpu":
+        raise InvalidInput(f"--device: expected none with --server, which has its own, got {args.device}")
     settings, case = options.settings_of(args), options.case_of(args)
     search = Search(
-        budget_ms=args.budget_ms, moves=args.moves, seed=args.seed, chains=args.chains, start=args.start
+        budget_ms=args.budget_ms,
+        moves=args.moves,
+        seed=args.seed,
+        chains=args.chains,
+        start=args.start,
+        alternatives=args.alternatives,
+        device=args.device,
     )
     artifacts = OUTPUTS if args.output else ()
     with progress_bar("planning") as progress:
@@ -83,7 +117,16 @@ def _run_plan(args: argparse.Namespace) -> int:
             from trocar.planners import local
 
             with _interruptible() as stop:
-                answer = local.plan(case, settings, search, artifacts=artifacts, progress=progress, stop=stop)
+                answer = local.plan(
+                    case,
+                    settings,
+                    search,
+                    repository=args.repository,
+                    require_signature=args.require_signature,
+                    artifacts=artifacts,
+                    progress=progress,
+                    stop=stop,
+                )
     return _finish(args, *answer)
 
 
@@ -122,7 +165,6 @@ def _run_evaluate(args: argparse.Namespace) -> int:
     from trocar.planners.files import MAX_TEXT_BYTES, read_bytes
     from trocar.planners.requests import OUTPUTS
     from trocar.planners.show import progress_bar
-    from trocar.runtime.errors import InvalidInput
 
     options.check_run(args)
     if not 0 <= args.index < 2**32:
@@ -153,7 +195,11 @@ def _finish(args: argparse.Namespace, document: dict[str, Any], artifacts: dict[
     from trocar.planners.files import write_all
     from trocar.planners.show import show_plan
 
-    written = write_all(args.output, artifacts) if args.output else []
+    plans = {
+        f"plan-{number}.json": (json.dumps(other["plan"], indent=2, allow_nan=False) + "\n").encode()
+        for number, other in enumerate(document["alternatives"], start=2)
+    }
+    written = write_all(args.output, artifacts | plans) if args.output else []
     if args.json:
         json.dump(document, sys.stdout, allow_nan=False)
         print()
@@ -178,7 +224,6 @@ def _run_phantom(args: argparse.Namespace) -> int:
     from trocar.planners.io.seg_writer import write_seg_nrrd
     from trocar.planners.phantom import phantom_case
     from trocar.planners.show import case_document, show_case
-    from trocar.runtime.errors import InvalidInput
 
     if args.output is not None and not args.output.name.lower().endswith(".seg.nrrd"):
         raise InvalidInput(f"--output: expected a name that ends in .seg.nrrd, got {args.output}")

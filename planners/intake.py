@@ -24,13 +24,14 @@ from trocar.planners.geometry.lattice import check_planes, check_template
 from trocar.planners.io.plans import read_plan
 from trocar.planners.pipeline import PlanRequest
 from trocar.planners.protocol import Protocol, load_protocol, parse_protocol, protocol_keys
+from trocar.planners.refine import require_chains
 from trocar.planners.requests import CaseInput, Search, Settings
-from trocar.planners.starts import START_KINDS
+from trocar.planners.start_kinds import START_KINDS
 from trocar.planners.types import Case, Plan, require
 from trocar.runtime.errors import InvalidInput, ModelNotFound
 
+MAX_ALTERNATIVES = 8
 MAX_DOCUMENT_CHARS = 4 << 20
-MAX_CHAINS = 64
 PITCH_RANGE_MM = (1.0, 20.0)
 DOSE_GRID_RANGE_MM = (0.5, 5.0)
 
@@ -99,8 +100,11 @@ def plan_request(settings: Settings, search: Search) -> PlanRequest:
         budget_ms=search.budget_ms,
         moves=search.moves,
         seed=search.seed,
+        chains=search.chains,
+        alternatives=search.alternatives,
+        device=search.device,
     )
-    return replace(request, chains=search.chains or request.chains, start=search.start or request.start)
+    return replace(request, start=search.start or request.start)
 
 
 def evaluation(
@@ -193,8 +197,12 @@ def _check_search(search: Search) -> None:
     if search.start is not None:
         known = ", ".join(START_KINDS)
         require(search.start in START_KINDS, f"start: expected one of {known}, got {search.start!r}")
-    if search.chains is not None:
-        _check_range("chains", search.chains, 1, MAX_CHAINS)
+    require_chains(search.chains, search.device)
+    _check_range("alternatives", search.alternatives, 0, MAX_ALTERNATIVES)
+    require(
+        search.chains is None or search.alternatives < search.chains,
+        f"alternatives: expected fewer than the {search.chains} chains, got {search.alternatives}",
+    )
     _check_range("seed", search.seed, 0, 2**63 - 1)
 
 

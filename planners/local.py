@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from trocar.planners import intake, pipeline
 from trocar.planners.report import render_artifacts
 from trocar.planners.requests import CaseInput, Search, Settings
+from trocar.runtime.repository.store import open_repository
 
 Answer = tuple[dict[str, Any], dict[str, bytes]]
 
@@ -17,6 +19,8 @@ def plan(
     settings: Settings,
     search: Search,
     *,
+    repository: str | Path = "",
+    require_signature: str | Path = "",
     artifacts: Sequence[str] = (),
     progress: Callable[[float], None] | None = None,
     stop: Callable[[], bool] | None = None,
@@ -25,6 +29,8 @@ def plan(
 
     Parameters
     ----------
+    repository, require_signature : where the network comes from, and whose signature it needs; as in
+        `trocar.runtime.repository.store.open_repository`.
     artifacts : names of the files to render.
     progress : told the finished share of the search, 0 to 1.
     stop : asked every few ms; once true the best plan so far is proved.
@@ -34,8 +40,11 @@ def plan(
     The `plan --json` document, and the artifacts by name.
     """
     request = intake.plan_request(settings, search)
+    models = open_repository(repository, require_signature=require_signature)
     read, read_ms = intake.timed_case(case)
-    result = pipeline.plan_case(read, request, progress=progress, stop=stop, read_ms=read_ms)
+    result = pipeline.plan_case(
+        read, request, repository=models, progress=progress, stop=stop, read_ms=read_ms
+    )
     return _answer(result, artifacts)
 
 

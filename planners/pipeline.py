@@ -19,7 +19,7 @@ from trocar.planners.io.plans import plan_document
 from trocar.planners.novelty import novelty_findings
 from trocar.planners.problem import build_problem
 from trocar.planners.protocol import Protocol
-from trocar.planners.refine import Effort, Outcome, Progress, Stop, refine
+from trocar.planners.refine import CPU_CHAINS, MAX_CHAINS, Effort, Found, Outcome, Progress, Stop, refine
 from trocar.planners.starts import starts
 from trocar.planners.types import (
     Anatomy,
@@ -33,6 +33,7 @@ from trocar.planners.types import (
     Validity,
 )
 from trocar.planners.validity import check
+from trocar.runtime.repository.store import Repository
 
 DEFAULT_MOVES = 500_000
 
@@ -41,7 +42,8 @@ DEFAULT_MOVES = 500_000
 class PlanRequest:
     """What is asked for. Without `moves` and `budget_ms` the search makes `DEFAULT_MOVES` a chain.
 
-    `start` is one of `trocar.planners.starts.START_KINDS`.
+    `alternatives` are other plans wanted besides. `chains` and `device` are as in
+    `trocar.planners.refine.Effort`, `start` is one of `trocar.planners.start_kinds.START_KINDS`.
     """
 
     protocol: Protocol
@@ -53,19 +55,24 @@ class PlanRequest:
     budget_ms: float | None = None
     moves: int | None = None
     seed: int = 0
-    chains: int = 2
+    chains: int | None = None
     start: str = "gan"
+    alternatives: int = 0
+    device: str = "cpu"
 
     @property
     def effort(self) -> Effort:
         """How long the search may take."""
         unbounded = self.moves is None and self.budget_ms is None
-        return Effort(DEFAULT_MOVES if unbounded else self.moves, self.budget_ms, self.chains)
+        return Effort(DEFAULT_MOVES if unbounded else self.moves, self.budget_ms, self.chains, self.device)
 
 
 @dataclass(frozen=True, slots=True)
 class PlanResult:
-    """A plan with its proof: the dose it was judged by, its DVHs and every rule checked."""
+    """A plan with its proof: the dose it was judged by, its DVHs and every rule checked.
+
+    `alternatives` are the other plans that were asked for, proved alike.
+    """
 
     case: Case
     plan: Plan
@@ -77,9 +84,18 @@ class PlanResult:
     timing_ms: Mapping[str, float]
     provenance: Mapping[str, Any]
     protocol: Protocol
+    alternatives: tuple[PlanResult, ...] = ()
 
     def document(self) -> dict[str, Any]:
         """The document that `trocar plan --json` prints, in plain JSON types."""
+        return {
+            **self._judged(),
+            "alternatives": [other._judged() for other in self.alternatives],
+            "timing_ms": dict(self.timing_ms),
+            "provenance": dict(self.provenance),
+        }
+
+    def _judged(self) -> dict[str, Any]:
         return {
             "plan": plan_document(self.plan),
             "metrics": {role: dict(values) for role, values in self.metrics.items()},
@@ -93,8 +109,6 @@ class PlanResult:
                     for finding in self.validity.findings
                 ],
             },
-            "timing_ms": dict(self.timing_ms),
-            "provenance": dict(self.provenance),
         }
 
 
@@ -126,6 +140,7 @@ def plan_case(
     request: PlanRequest,
     *,
     generator: Generator | None = None,
+    repository: Repository | None = None,
     progress: Progress | None = None,
     stop: Stop | None = None,
     read_ms: float = 0.0,
@@ -134,7 +149,8 @@ def plan_case(
 
     Parameters
     ----------
-    generator : where the request starts with `gan`; the shipped one is opened where none is given.
+    generator : where the request starts with `gan`; where none is given, that of the repository is opened.
+    repository : where models come from; the shipped ones where it is None.
     progress, stop : as in `trocar.planners.refine.refine`.
     read_ms : how long reading the case took, for the timing.
 
@@ -159,7 +175,7 @@ def plan_case(
             seed=request.seed,
         )
         if request.start == "gan" and generator is None:
-            generator = Generator.open()
+            generator = Generator.open(repository)
         begin = starts(
             request.start,
             problem,
@@ -168,19 +184,32 @@ def plan_case(
             strength_u=request.strength_u,
             prescription_gy=request.prescription_gy,
             seed=request.seed,
-            count=request.chains,
+            count=min(request.chains or CPU_CHAINS, MAX_CHAINS["cpu"]),
             generator=generator,
         )
     with watch.stage("refine"):
         outcome = refine(
-            problem, request.effort, seed=request.seed, starts=begin, progress=progress, stop=stop
+            problem,
+            request.effort,
+            seed=request.seed,
+            starts=begin,
+            keep=1 + request.alternatives,
+            progress=progress,
+            stop=stop,
         )
     used = generator if request.start == "gan" else None
     provenance = _provenance(case, request, used) | _search_record(request, outcome)
-    plan = _plan(request, outcome, lattice, provenance)
     case = replace(case, assumptions=(*case.assumptions, *assumed))
     unlike = novelty_findings(volumes, used.novelty) if used is not None else ()
-    return _proven(case, plan, volumes, engine, request, watch, provenance, read_ms, unlike)
+
+    def prove(found: Found) -> PlanResult:
+        record = provenance | {"cost": found.cost}
+        plan = _plan(request, found, lattice, record)
+        return _proven(case, plan, volumes, engine, request, watch, record, read_ms, unlike)
+
+    # The best plan comes last, so that its times hold all of them.
+    others = tuple(prove(found) for found in outcome.plans[1:])
+    return replace(prove(outcome.plans[0]), alternatives=others)
 
 
 def evaluate_plan(
@@ -239,12 +268,12 @@ def _proven(
     )
 
 
-def _plan(request: PlanRequest, outcome: Outcome, lattice: Lattice, provenance: Mapping[str, Any]) -> Plan:
+def _plan(request: PlanRequest, found: Found, lattice: Lattice, provenance: Mapping[str, Any]) -> Plan:
     return Plan(
         source=request.source.key,
         strength_u=request.strength_u,
         prescription_gy=request.prescription_gy,
-        needles=outcome.needles,
+        needles=found.needles,
         lattice=lattice,
         provenance=provenance,
     )
@@ -267,8 +296,8 @@ def _search_record(request: PlanRequest, outcome: Outcome) -> dict[str, Any]:
     return {
         "start": request.start,
         "seed": request.seed,
-        "chains": request.chains,
+        "chains": outcome.chains,
+        "device": outcome.device,
         "moves": outcome.moves,
-        "cost": outcome.cost,
         "stopped_early": outcome.stopped,
     }

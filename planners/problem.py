@@ -26,6 +26,7 @@ from trocar.runtime.kernels.anneal import (
     SiteGrid,
     annealer,
 )
+from trocar.runtime.kernels.chains import Chains
 
 # Points sampled in a stratum, by the first of its roles named here. The rim of the PTV decides coverage.
 SAMPLES: Mapping[str, int] = {"urethra": 208, "ctv": 896, "ptv": 1200, "rectum": 320, "bladder": 160}
@@ -87,6 +88,10 @@ class SearchProblem:
             seed=seed,
             stream=stream,
         )
+
+    def chains_on_gpu(self, begun: Sequence[Annealer], *, seed: int, count: int | None) -> Chains:
+        """Chains that go on from `begun` on a GPU; chain i draws as `chain(seed=seed, stream=i)`."""
+        return Chains(begun, self.matrix, seed=seed, count=count)
 
     def cost_of(self, chosen: Sequence[int]) -> float:
         """The cost of a set of candidates."""

@@ -52,7 +52,8 @@ class Settings:
 class Search:
     """How long to search: wall time, or an exact number of moves a chain; the pipeline's default if neither.
 
-    The same moves, seed and chains give the same plan.
+    The same moves, seed and chains give the same plan. `alternatives` are other plans wanted besides.
+    `device` is for a search in this process: a server has its own.
     """
 
     budget_ms: float | None = None
@@ -60,3 +61,5 @@ class Search:
     seed: int = 0
     chains: int | None = None
     start: str | None = None
+    alternatives: int = 0
+    device: str = "cpu"

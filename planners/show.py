@@ -29,6 +29,14 @@ COLUMNS = (
     ("D2cc Gy", "d2cc_gy", 1),
     ("D0.1cc Gy", "d0_1cc_gy", 1),
 )
+# What tells plans apart: heading, role, key in the metrics, digits.
+COMPARED = (
+    ("CTV V100 %", "ctv", "v100_pct", 1),
+    ("V150 %", "ctv", "v150_pct", 1),
+    ("D90 Gy", "ctv", "d90_gy", 1),
+    ("urethra D10", "urethra", "d10_gy", 1),
+    ("rectum D2cc", "rectum", "d2cc_gy", 1),
+)
 # In the order they run; a document from a server has them in any order.
 STAGES = ("read", "generate", "refine", "dose", "dvh", "validity", "total")
 STYLES = {"fail": "bold red", "warn": "yellow", "note": "dim", "pass": "green"}
@@ -74,6 +82,8 @@ def show_plan(document: Mapping[str, Any], written: Sequence[Path]) -> None:
     console.print(
         "acceptable" if acceptable else "NOT acceptable", style="bold green" if acceptable else "bold red"
     )
+    if document["alternatives"]:
+        console.print(_plans_table([document, *document["alternatives"]]))
     timing = document["timing_ms"]
     stages = [f"{stage} {timing[stage]:.0f} ms" for stage in STAGES if stage in timing]
     console.print(", ".join(stages), style="dim")
@@ -97,6 +107,42 @@ def _metrics_table(metrics: Mapping[str, Mapping[str, float]]) -> Table:
             role, *(f"{figures[key]:.{digits}f}" if key in figures else "" for _, key, digits in COLUMNS)
         )
     return table
+
+
+def _plans_table(documents: Sequence[Mapping[str, Any]]) -> Table:
+    """Return the plans beside each other, the cheapest first."""
+    table = _table("plans by cost")
+    table.add_column("plan")
+    table.add_column("cost", justify="right")
+    table.add_column("acceptable")
+    table.add_column("seeds", justify="right")
+    table.add_column("as in 1", justify="right")
+    table.add_column("needles", justify="right")
+    for heading, _, _, _ in COMPARED:
+        table.add_column(heading, justify="right")
+    first = _sites(documents[0])
+    for number, document in enumerate(documents, start=1):
+        validity, metrics = document["validity"], document["metrics"]
+        table.add_row(
+            str(number),
+            f"{document['plan']['provenance']['cost']:.2f}",
+            "yes" if validity["acceptable"] else "NO",
+            str(document["seeds"]),
+            str(len(first & _sites(document))),
+            str(document["needles"]),
+            *(
+                f"{metrics[role][key]:.{digits}f}" if key in metrics.get(role, {}) else ""
+                for _, role, key, digits in COMPARED
+            ),
+        )
+    return table
+
+
+def _sites(document: Mapping[str, Any]) -> set[tuple[str, float]]:
+    """Where the seeds of a plan are."""
+    return {
+        (needle["label"], z_mm) for needle in document["plan"]["needles"] for z_mm in needle["seeds_z_mm"]
+    }
 
 
 def _findings_table(findings: Sequence[Mapping[str, Any]]) -> Table:

@@ -8,9 +8,9 @@ from trocar.planners.dose.engine import DoseEngine
 from trocar.planners.features import Window, features, window_of
 from trocar.planners.generator import Generator
 from trocar.planners.problem import SearchProblem
+from trocar.planners.start_kinds import START_KINDS
 from trocar.planners.types import Anatomy, Float32Array, require
 
-START_KINDS = ("gan", "greedy", "random")
 # Below this a site is not worth trying: the network has as good as ruled it out.
 LEAST_PROBABILITY = 0.02
 _STREAM = 3  # of the plan's seed, for random orders

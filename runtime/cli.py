@@ -7,14 +7,13 @@ traceback of a failure.
 from __future__ import annotations
 
 import argparse
-import importlib
 import os
 import re
 import sys
 import traceback
 import warnings
 from collections.abc import Sequence
-from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
+from importlib.metadata import EntryPoint, entry_points
 from typing import NoReturn
 
 from trocar.runtime.command import INTENDED_USE, Command
@@ -24,16 +23,6 @@ OK = 0
 INTERNAL = 3
 INTERRUPTED = 130
 BROKEN_PIPE = 141
-
-SHOWN_VERSIONS = (
-    "numpy",
-    "grpcio",
-    "protobuf",
-    "onnxruntime-gpu",
-    "pydicom",
-    "pynrrd",
-    "opencv-python-headless",
-)
 
 EXAMPLES = """\
 examples:
@@ -166,29 +155,9 @@ def _overview(verbs: dict[str, EntryPoint]) -> str:
 
 
 def _versions(*, verbose: bool) -> list[str]:
-    lines = [f"trocar {_installed('trocar')}"]
-    if verbose:
-        import platform
+    from trocar.runtime.versions import describe, installed
 
-        lines.append(f"python {platform.python_version()} on {platform.platform()}")
-        lines.extend(f"{name} {_installed(name)}" for name in SHOWN_VERSIONS)
-        lines.append(f"native kernels: {_native_state()}")
-    return lines
-
-
-def _installed(distribution: str) -> str:
-    try:
-        return version(distribution)
-    except PackageNotFoundError:
-        return "not installed"
-
-
-def _native_state() -> str:
-    try:
-        native = importlib.import_module("trocar.runtime.kernels._native")
-    except ImportError as error:
-        return f"not available ({error})"
-    return f"loaded from {native.__file__}"
+    return [f"trocar {installed('trocar')}", *(describe() if verbose else [])]
 
 
 if __name__ == "__main__":

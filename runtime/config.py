@@ -35,6 +35,8 @@ class ServerConfig:
     ----------
     listen : `host:port`, `[ipv6]:port` or `unix:/path`; port 0 takes a free one.
     repository : the folder of the models served; those that come with the package where it is empty.
+    require_signature : a PEM file of public keys, one of which has to have signed every model; none where it
+        is empty.
     max_message_mib : the largest request taken; a larger one is RESOURCE_EXHAUSTED.
     max_running : requests computed at once.
     max_queued : requests that may wait for one of those; the next is RESOURCE_EXHAUSTED.
@@ -45,6 +47,7 @@ class ServerConfig:
 
     listen: str = "127.0.0.1:8001"
     repository: str = ""
+    require_signature: str = ""
     max_message_mib: int = field(default=64, metadata=limits(1, 1024))
     max_running: int = field(default=2, metadata=limits(1, 256))
     max_queued: int = field(default=8, metadata=limits(0, 1024))

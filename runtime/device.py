@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trocar.runtime.errors import DeviceError, InvalidInput
+from trocar.runtime.session.cuda import Gpu, find_gpu
 
 DEVICES = ("auto", "cpu", "cuda")
-_CUDA_LIBRARY = "libcuda.so.1"
-_NAME_BYTES = 256
+# What ONNX Runtime's provider is linked against.
+_TENSORRT_LIBRARY = "libnvinfer.so.10"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,14 +49,42 @@ def choose_device(wanted: str, providers: tuple[str, ...]) -> Device:
     if wanted == "cpu":
         return cpu("asked for")
     if "CUDAExecutionProvider" not in providers:
-        found: Device | str = "ONNX Runtime was built without CUDA"
+        found: Gpu | str = "ONNX Runtime was built without CUDA"
     else:
-        found = _cuda_device()
-    if isinstance(found, Device):
-        return found
+        found = find_gpu()
+    if isinstance(found, Gpu):
+        return Device("cuda", found.name, "the driver has it")
     if wanted == "cuda":
         raise DeviceError(f"expected a CUDA device, got none: {found}")
     return cpu(f"no CUDA: {found}")
+
+
+def kernel_device(wanted: str) -> Device:
+    """Say where native kernels run for callers that have no array on a device yet.
+
+    Parameters
+    ----------
+    wanted : one of `DEVICES`; `auto` takes CUDA where kernels were built for it and the driver has a device.
+
+    Raises
+    ------
+    InvalidInput
+        No such device.
+    DeviceError
+        `cuda` was asked for and is not there.
+    """
+    from trocar.runtime.kernels import cuda
+
+    if wanted not in DEVICES:
+        raise InvalidInput(f"expected a device of {', '.join(DEVICES)}, got {wanted!r}")
+    if wanted == "cpu":
+        return cpu("asked for")
+    why_not = cuda.why_not()
+    if why_not is None:
+        return Device("cuda", str(cuda.properties()["name"]), "the driver has it")
+    if wanted == "cuda":
+        raise DeviceError(f"expected a CUDA device, got none: {why_not}")
+    return cpu(f"no CUDA: {why_not}")
 
 
 def cpu(why: str) -> Device:
@@ -63,26 +92,16 @@ def cpu(why: str) -> Device:
     return Device("cpu", _cpu_name(), why)
 
 
-def _cuda_device() -> Device | str:
-    """Ask the driver for its first device; a reason where there is none."""
+def tensorrt_failure() -> str | None:
+    """Say why TensorRT's library cannot be loaded; None where it can.
+
+    A provider that lacks its library says so on stderr in many lines; this asks before it does.
+    """
     try:
-        driver = ctypes.CDLL(_CUDA_LIBRARY)
+        ctypes.CDLL(_TENSORRT_LIBRARY)
     except OSError:
-        return f"{_CUDA_LIBRARY} is not there"
-    count, handle = ctypes.c_int(), ctypes.c_int()
-    name = ctypes.create_string_buffer(_NAME_BYTES)
-    steps = (
-        ("cuInit", (0,)),
-        ("cuDeviceGetCount", (ctypes.byref(count),)),
-        ("cuDeviceGet", (ctypes.byref(handle), 0)),
-        ("cuDeviceGetName", (name, _NAME_BYTES, handle)),
-    )
-    for function, arguments in steps:
-        if code := getattr(driver, function)(*arguments):
-            return f"the driver's {function} answers {code}"
-        if function == "cuDeviceGetCount" and not count.value:
-            return "the driver knows no device"
-    return Device("cuda", name.value.decode(errors="replace"), "the driver has it")
+        return f"{_TENSORRT_LIBRARY} is not there"
+    return None
 
 
 def _cpu_name() -> str:

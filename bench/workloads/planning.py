@@ -7,6 +7,8 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from trocar.planners.start_kinds import START_KINDS
+
 if TYPE_CHECKING:
     from trocar.planners.generator import Generator
     from trocar.planners.pipeline import PlanRequest, PlanResult
@@ -38,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--moves", type=int, help="or an exact number of moves a chain")
     parser.add_argument("--chains", type=int, default=2)
-    parser.add_argument("--start", choices=("gan", "greedy", "random"), default="gan")
+    parser.add_argument("--start", choices=START_KINDS, default="gan")
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trocar.planners.start_kinds import START_KINDS
+
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
@@ -18,7 +20,6 @@ if TYPE_CHECKING:
 NAME = "planning-strata"
 HELP = "criteria met and mean metrics by gland volume, asymmetry, median lobe and rectal gap"
 
-START_KINDS = ("gan", "greedy", "random")
 # (name, attribute of the shape, unit): cut into thirds of the cases measured.
 THIRDS = (
     ("volume", "volume_cc", "cc"),

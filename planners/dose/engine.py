@@ -41,7 +41,7 @@ class DoseEngine:
     def __init__(self, source: SourceModel) -> None:
         self.source = source
         at_reference = float(geometry_function(source.length_cm, np.float64(1.0), np.float64(0.0)))
-        self._table = kernels.line_source(
+        self.table = kernels.line_source(
             length=source.length_cm,
             clearance=CLEARANCE_CM,
             scale=source.dose_rate_constant_cgy_h_u / at_reference * total_dose_factor_h(source) / 100.0,
@@ -131,7 +131,7 @@ class DoseEngine:
         _require_strength(strength_u)
         axes = None if directions_xyz is None else unit_directions(directions_xyz, len(seeds))
         return strength_u * kernels.dose_points(
-            self._table, points / MM_PER_CM, seeds / MM_PER_CM, axes, threads=threads
+            self.table, points / MM_PER_CM, seeds / MM_PER_CM, axes, threads=threads
         )
 
     def matrix_gy_u(
@@ -151,7 +151,7 @@ class DoseEngine:
         """
         candidates = vectors(candidates_xyz_mm, "candidates")
         points = vectors(points_xyz_mm, "points")
-        return kernels.dose_matrix(self._table, candidates / MM_PER_CM, points / MM_PER_CM, threads=threads)
+        return kernels.dose_matrix(self.table, candidates / MM_PER_CM, points / MM_PER_CM, threads=threads)
 
     def _exact_grid(self, seeds: Float64Array, strength_u: float, grid: Grid, threads: int) -> Float32Array:
         dose_gy = np.empty(grid.shape_zyx, dtype=np.float32)
@@ -200,7 +200,7 @@ class DoseEngine:
         rows, row_of_y = np.unique(np.abs(y_cm), return_inverse=True)
         away, cell = np.unique(np.hypot(rows[:, None], x_cm).astype(np.float32), return_inverse=True)
         dose = kernels.dose_away_along(
-            self._table, np.tile(away, along.size), np.repeat(along.astype(np.float32), away.size)
+            self.table, np.tile(away, along.size), np.repeat(along.astype(np.float32), away.size)
         ).reshape(along.size, away.size)
         width = x_cm.size + kernels.ROW_PADDING - 1
         values = np.zeros((along.size, rows.size, width), dtype=np.float32)

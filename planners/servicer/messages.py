@@ -89,6 +89,7 @@ def search(message: planning_pb2.SearchSettings) -> Search:
         seed=message.seed,
         chains=message.chains if message.HasField("chains") else None,
         start=message.start if message.HasField("start") else None,
+        alternatives=message.alternatives,
     )
 
 
@@ -153,6 +154,7 @@ def search_message(given: Search) -> planning_pb2.SearchSettings:
         seed=given.seed,
         chains=given.chains,
         start=given.start,
+        alternatives=given.alternatives,
     )
 
 

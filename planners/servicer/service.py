@@ -34,8 +34,8 @@ class PlanningConfig:
     ----------
     max_budget_ms : the longest search a caller may ask for.
     max_moves : the same as a number of moves over all chains.
-    reserve_ms : of a caller's deadline, what is kept for dose, DVH and validity; the search gets the
-        rest, and a deadline that leaves it nothing is refused at once.
+    reserve_ms : of a caller's deadline, what is kept for dose, DVH and validity of each plan; the search gets
+        the rest, and a deadline that leaves it nothing is refused at once.
     render_ms : what is kept besides where artifacts are asked for.
     """
 
@@ -44,9 +44,9 @@ class PlanningConfig:
     reserve_ms: float = field(default=400.0, metadata=limits(0, 60_000))
     render_ms: float = field(default=800.0, metadata=limits(0, 60_000))
 
-    def kept_ms(self, artifacts: Sequence[str]) -> float:
+    def kept_ms(self, artifacts: Sequence[str], plans: int = 1) -> float:
         """Time after the search, ms."""
-        return self.reserve_ms + (self.render_ms if artifacts else 0.0)
+        return self.reserve_ms * plans + (self.render_ms if artifacts else 0.0)
 
 
 class Call:
@@ -114,7 +114,8 @@ class PlanningServicer(planning_pb2_grpc.PlanningServiceServicer):
         self, request: planning_pb2.PlanRequest, context: Any
     ) -> planning_pb2.PlanReply:
         """Search for a plan and prove it."""
-        call = Call(context, self._config.kept_ms(request.artifacts))
+        plans = 1 + min(request.search.alternatives, intake.MAX_ALTERNATIVES)
+        call = Call(context, self._config.kept_ms(request.artifacts, plans))
         call.search_left_ms()
         _check_artifacts(request.artifacts)
         search = self._bounded(messages.search(request.search))
@@ -151,7 +152,7 @@ class PlanningServicer(planning_pb2_grpc.PlanningServiceServicer):
             raise InvalidInput(
                 f"budget: expected at most {config.max_budget_ms:g} ms, got {search.budget_ms:g}"
             )
-        moves = (search.moves or 0) * (search.chains or 1)
+        moves = (search.moves or 0) * (search.chains or 1 + search.alternatives)
         if moves > config.max_moves:
             raise InvalidInput(f"moves: expected at most {config.max_moves} over all chains, got {moves}")
         return search

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trocar.planners.features import CHANNELS, SIDE
+from trocar.planners.tpgan import measure
 from trocar.planners.tpgan.card import LIMITS, TASK, card_text
+from trocar.planners.tpgan.measure import Feeds, Run
 from trocar.planners.tpgan.settings import NOISE_CHANNELS, NetworkSettings
 from trocar.planners.types import require
 from trocar.runtime.command import INTENDED_USE
@@ -64,6 +66,18 @@ class Network:
         features = torch.randn((batch, len(CHANNELS), SIDE, SIDE, SIDE), generator=drawn)
         features[:, CHANNELS.index("candidate")] = (features[:, CHANNELS.index("ptv_distance")] < 0).float()
         return features, torch.randn((batch, NOISE_CHANNELS, SIDE, SIDE, SIDE), generator=drawn)
+
+    def parity_inputs(self) -> list[Feeds]:
+        """Batches of fresh phantoms' features, to compare an exported file with torch on."""
+        return measure.batches(measure.PARITY_PHANTOMS, measure.PARITY_BATCHES)
+
+    def calibration_inputs(self) -> list[Feeds]:
+        """Batches of other fresh phantoms' features, from which int8 takes its ranges."""
+        return measure.batches(measure.CALIBRATION_PHANTOMS, measure.CALIBRATION_BATCHES)
+
+    def task_metric(self, run: Run) -> dict[str, float]:
+        """Cost of the plans that the network's proposals lead to; see `measure.plan_costs`."""
+        return measure.plan_costs(run, measure.PARITY_PHANTOMS)
 
     def manifest_fields(self, metadata: Mapping[str, Any]) -> dict[str, Any]:
         """The manifest's fields that the checkpoint knows."""

@@ -2,20 +2,23 @@
 
 A line source is a radial function g (log-linear between nodes, constant below the first, exponential
 beyond the last), a bilinear table f(radius, angle) and the angle its length subtends. All lengths share
-one unit. The float64 specification is `trocar.planners.dose.reference`.
+one unit. The float64 specification is `trocar.planners.dose.reference`; a GPU's values have the CPU's
+bits. What ends in `_into` writes a buffer of the caller's on any device (see `devices`); the rest
+allocate a NumPy array for it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from trocar.runtime.errors import InvalidInput
-from trocar.runtime.kernels import _native
+from trocar.runtime.kernels import devices
+from trocar.runtime.kernels.devices import Array
 
 Float32Array = npt.NDArray[np.float32]
 Float64Array = npt.NDArray[np.float64]
@@ -33,9 +36,17 @@ _ON_EDGE = 1e-9
 
 @dataclass(frozen=True, slots=True)
 class LineSource:
-    """A line source's tables, laid out for the native kernels."""
+    """A line source's tables, laid out for the native kernels, on every device where it was needed."""
 
-    native: _native.LineSource
+    tables: tuple[Any, ...]
+    _placed: dict[tuple[str, int], Any] = field(default_factory=dict, repr=False, compare=False)
+
+    def on(self, target: devices.Target) -> Any:
+        """Return the tables on the device of a call; copied there by the first one."""
+        place = (target.device, target.index)
+        if place not in self._placed:
+            self._placed[place] = target.native.LineSource(*self.tables, target.index)
+        return self._placed[place]
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +116,7 @@ def line_source(
     cells = np.concatenate([_bilinear_cells(table) for _, table in halves], axis=2) * scale
     hinged = bool(np.any(radial[5:]) or np.any(angular[3]))
     return LineSource(
-        _native.LineSource(
+        (
             length,
             clearance,
             1.0 / radial_step,
@@ -119,11 +130,23 @@ def line_source(
 
 def dose_away_along(source: LineSource, away: Float32Array, along: Float32Array) -> Float32Array:
     """Dose at (n,) distances from the axis (not negative) and positions along it; float32 (n,)."""
-    _check(away, np.float32, 1, "away")
-    _check(along, np.float32, 1, "along")
-    _require(away.shape == along.shape, f"along: expected {away.size} values, got {along.size}")
-    result: Float32Array = _native.dose_away_along(source.native, away, along)
-    return result
+    out = np.empty(np.shape(away), dtype=np.float32)
+    dose_away_along_into(source, away, along, out)
+    return out
+
+
+def dose_away_along_into(
+    source: LineSource, away: Array, along: Array, out: Array, *, stream: int | None = None
+) -> None:
+    """`dose_away_along` on any device, into (n,) float32.
+
+    Raises
+    ------
+    InvalidInput : a shape, dtype, layout or device is wrong, or `out` overlaps an input.
+    DeviceError : CUDA failed, or is not built in.
+    """
+    target = devices.target(stream, away=away, along=along, out=out)
+    target.native.dose_away_along(source.on(target), away, along, out, target.stream)
 
 
 def dose_points(
@@ -146,31 +169,72 @@ def dose_points(
     -------
     (n,) float64, each term float32.
     """
-    _check(points, np.float64, 2, "points", last=3)
-    _check(seeds, np.float64, 2, "seeds", last=3)
-    if axes is not None:
-        _check(axes, np.float64, 2, "axes", last=3)
-        _require(len(axes) == len(seeds), f"axes: expected {len(seeds)}, one a seed, got {len(axes)}")
-    result: Float64Array = _native.dose_points(
-        source.native, points, seeds, seeds if axes is None else axes, axes is None, _threads(threads)
-    )
-    return result
+    out = np.empty(len(points))
+    dose_points_into(source, points, seeds, out, axes, threads=threads)
+    return out
+
+
+def dose_points_into(
+    source: LineSource,
+    points: Array,
+    seeds: Array,
+    out: Array,
+    axes: Array | None = None,
+    *,
+    threads: int = 1,
+    stream: int | None = None,
+) -> None:
+    """`dose_points` on any device, into (n,) float64.
+
+    Raises
+    ------
+    InvalidInput : a shape, dtype, layout or device is wrong, or `out` overlaps an input.
+    DeviceError : CUDA failed, or is not built in.
+    """
+    given = {} if axes is None else {"axes": axes}
+    target = devices.target(stream, points=points, seeds=seeds, out=out, **given)
+    target.native.dose_points(source.on(target), points, seeds, axes, out, _threads(threads), target.stream)
 
 
 def dose_matrix(
     source: LineSource, seeds: Float64Array, points: Float64Array, *, threads: int = 1
 ) -> Float32Array:
     """Dose of each of m seeds along +z at each of n points: (m, n) float32, from float64 (m, 3), (n, 3)."""
-    _check(points, np.float64, 2, "points", last=3)
-    _check(seeds, np.float64, 2, "seeds", last=3)
-    result: Float32Array = _native.dose_matrix(source.native, seeds, points, _threads(threads))
-    return result
+    out = np.empty((len(seeds), len(points)), dtype=np.float32)
+    dose_matrix_into(source, seeds, points, out, threads=threads)
+    return out
+
+
+def dose_matrix_into(
+    source: LineSource,
+    seeds: Array,
+    points: Array,
+    out: Array,
+    *,
+    threads: int = 1,
+    stream: int | None = None,
+) -> None:
+    """`dose_matrix` on any device, into (m, n) float32.
+
+    Raises
+    ------
+    InvalidInput : a shape, dtype, layout or device is wrong, or `out` overlaps an input.
+    DeviceError : CUDA failed, or is not built in.
+    """
+    target = devices.target(stream, seeds=seeds, points=points, out=out)
+    target.native.dose_matrix(source.on(target), seeds, points, out, _threads(threads), target.stream)
 
 
 def superpose(
-    out: Float32Array, kernel: Kernel, seeds_zyx: Int32Array, weight: float, *, threads: int = 1
+    out: Array,
+    kernel: Kernel,
+    seeds_zyx: Array,
+    weight: float,
+    *,
+    threads: int = 1,
+    stream: int | None = None,
 ) -> None:
-    """Add the kernel at each of m voxels to a grid, in place.
+    """Add the kernel at each of m voxels to a grid, in place, on the device of the arrays.
 
     Parameters
     ----------
@@ -179,33 +243,36 @@ def superpose(
     seeds_zyx : (m, 3) int32 voxel indices, inside the grid or not; ordered by z they run fastest.
     weight : what the kernel is multiplied by.
     threads : the result does not depend on it.
+    stream : the CUDA stream, for arrays on a GPU.
 
     Raises
     ------
-    InvalidInput : a shape or dtype is wrong, or the kernel does not reach.
+    InvalidInput : a shape, dtype, layout or device is wrong, or the kernel does not reach. A GPU reads the
+        seeds after the call: there, a voxel that a seed's kernel does not reach becomes NaN.
+    DeviceError : CUDA failed, or is not built in.
     """
-    _check(out, np.float32, 3, "out")
-    _require(out.flags.writeable, "out: expected a writable array")
-    _check(kernel.values, np.float32, 3, "kernel values")
-    _check(kernel.slab_of_z, np.int32, 1, "kernel slabs")
-    _check(kernel.row_of_y, np.int32, 1, "kernel rows")
-    _check(seeds_zyx, np.int32, 2, "seeds", last=3)
     z0, y0, x0 = (-first for first in kernel.first_zyx)
-    try:
-        _native.superpose(
-            out,
-            kernel.values,
-            kernel.slab_of_z,
-            kernel.row_of_y,
-            z0,
-            y0,
-            x0,
-            seeds_zyx,
-            weight,
-            _threads(threads),
-        )
-    except ValueError as error:
-        raise InvalidInput(str(error)) from None
+    arrays = {
+        "out": out,
+        "kernel values": kernel.values,
+        "kernel slabs": kernel.slab_of_z,
+        "kernel rows": kernel.row_of_y,
+        "seeds": seeds_zyx,
+    }
+    target = devices.target(stream, **arrays)
+    target.native.superpose(
+        out,
+        kernel.values,
+        kernel.slab_of_z,
+        kernel.row_of_y,
+        z0,
+        y0,
+        x0,
+        seeds_zyx,
+        weight,
+        _threads(threads),
+        target.stream,
+    )
 
 
 def _halves(
@@ -274,20 +341,6 @@ def _bin_lines(
 def _threads(threads: int) -> int:
     _require(1 <= threads <= _MAX_THREADS, f"threads: expected 1 to {_MAX_THREADS}, got {threads}")
     return threads
-
-
-def _check(
-    array: object, dtype: type[np.generic], dimensions: int, name: str, last: int | None = None
-) -> None:
-    expected = f"{name}: expected a C-contiguous {dtype.__name__} array of {dimensions} dimensions"
-    if not isinstance(array, np.ndarray):
-        raise InvalidInput(f"{expected}, got {type(array).__name__}")
-    _require(array.dtype == dtype, f"{expected}, got {array.dtype}")
-    _require(array.ndim == dimensions, f"{expected}, got shape {array.shape}")
-    _require(
-        last is None or array.shape[-1] == last, f"{expected}, the last of {last}, got shape {array.shape}"
-    )
-    _require(array.flags.c_contiguous, f"{expected}, got strides {array.strides}")
 
 
 def _require(condition: bool, message: str) -> None:

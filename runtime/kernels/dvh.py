@@ -1,4 +1,8 @@
-"""Weighted cumulative histograms of one volume over several overlapping regions, in one pass."""
+"""Weighted cumulative histograms of one volume over several overlapping regions, in one pass.
+
+On the CPU, `cumulative_histograms` allocates what it returns. `cumulative_histograms_into` writes buffers
+of the caller's, on any device (see `devices`).
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from trocar.runtime.errors import InvalidInput
-from trocar.runtime.kernels import _native
+from trocar.runtime.kernels import devices
+from trocar.runtime.kernels.devices import Array
 
 BAD_DOSE = "expected a finite dose of at least 0 in every voxel, got a NaN, infinite or negative one"
 BAD_FRACTION = "expected covered fractions from 0 to 1, got a NaN or a value outside"
@@ -61,10 +66,59 @@ def cumulative_histograms(
     flat_dose, flat_fractions = _flat(dose, fractions)
     above = np.empty((len(flat_fractions), bins + 1))
     sums = np.empty((len(flat_fractions), 4))
-    status = _native.cumulative_histograms(flat_dose, flat_fractions, float(bins_per_unit), unit, above, sums)
+    cumulative_histograms_into(
+        flat_dose, flat_fractions, above, sums, unit=unit, bins_per_unit=bins_per_unit, workspace=np.empty(0)
+    )
+    return Histograms(above, sums[:, 0], sums[:, 1], sums[:, 2], sums[:, 3])
+
+
+def cumulative_histograms_into(
+    dose: Array,
+    fractions: Sequence[Array],
+    above: Array,
+    sums: Array,
+    *,
+    unit: float,
+    bins_per_unit: int,
+    workspace: Array,
+    stream: int | None = None,
+) -> None:
+    """`cumulative_histograms` on any device; the bins are those of `above`.
+
+    A GPU gives the same bits in every run, but not the CPU's: `above` and the total are off by at most
+    `n * 2**-(b + 1)` covered voxels, where n is the number of voxels and `b = 62 - ceil(log2(n))` (1e-7 of
+    a million voxels), the weighted sum by its rounding in another order.
+
+    Parameters
+    ----------
+    dose : float32 of any shape, dense.
+    fractions : a float32 array of the same shape per region, 0 to 1; at most 32 of them on a GPU.
+    above : (regions, bins + 1) float64, written.
+    sums : (regions, 4) float64, written: total, weighted sum, least, most (see `Histograms`).
+    workspace : float64, at least `workspace_values(...)` of them, overwritten.
+    stream : the CUDA stream, for arrays on a GPU.
+
+    Raises
+    ------
+    InvalidInput
+        An array has another shape, dtype, layout or device, or overlaps an output; on the CPU also where a
+        dose is not finite or negative or a fraction outside 0 to 1. A GPU reads them after the call: there,
+        all of `above` and `sums` is NaN.
+    DeviceError
+        CUDA failed, or is not built in.
+    """
+    given = {f"fractions[{index}]": fraction for index, fraction in enumerate(fractions)}
+    target = devices.target(stream, dose=dose, above=above, sums=sums, workspace=workspace, **given)
+    status = target.native.cumulative_histograms(
+        dose, list(fractions), float(bins_per_unit), unit, above, sums, workspace, target.stream
+    )
     if status:
         raise InvalidInput(_STATUS[status])
-    return Histograms(above, sums[:, 0], sums[:, 1], sums[:, 2], sums[:, 3])
+
+
+def workspace_values(device: str, voxels: int, regions: int) -> int:
+    """How many float64 values of workspace a call needs on `cpu` or `cuda`."""
+    return int(devices.module(device).dvh_workspace(voxels, regions))
 
 
 def cumulative_histograms_reference(

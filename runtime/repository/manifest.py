@@ -20,19 +20,54 @@ MANIFEST_NAME = "manifest.json"
 MODEL_NAME = "model.onnx"
 CARD_NAME = "card.md"
 MAX_MANIFEST_BYTES = 1 << 20
+MAX_FILES = 100
 # A file that carries code when it is loaded (pickle) is never published: only these are.
-FILE_SUFFIXES = (".onnx", ".md", ".json")
+FILE_SUFFIXES = (".onnx", ".engine", ".md", ".json")
 DTYPES = ("bool", "float16", "float32", "float64", "int8", "int32", "int64", "uint8")
 MAX_RANK = 8
+# What runs a file, and its suffix.
+FORMATS = {"onnx": ".onnx", "tensorrt": ".engine", "tensorrt-rtx": ".engine"}
+PRECISIONS = ("fp32", "fp16", "int8")
 MAX_VERSION = 10**9
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
+_VARIANT = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _TENSOR = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:/-]{0,127}")
+_VARIANT_KEYS = ("file", "format", "precision", "parity", "metrics", "engine")
 _FREE = ("training", "metrics", "parity", "novelty")
 _FIXED = ("schema", "name", "version", "task", "intended_use", "limits", "inputs", "outputs", "opset")
 _KEYS = (*_FIXED, "files", *_FREE)
+# What not every model has; a manifest does not say it where there is none.
+_OPTIONAL_FREE = ("preprocessing", "postprocessing")
+_OPTIONAL = (*_OPTIONAL_FREE, "variants")
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """The same network in another file: fewer bits, or compiled. It has the tensors of `model.onnx`.
+
+    Parameters
+    ----------
+    file : one of the manifest's files.
+    format : one of `FORMATS`.
+    precision : one of `PRECISIONS`: of most of its arithmetic.
+    parity : how far it is from the network that was trained.
+    metrics : figures of the task, measured on it.
+    engine : what a compiled one was built for and by; empty for ONNX.
+    """
+
+    file: str
+    format: str
+    precision: str
+    parity: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    engine: Mapping[str, Any] = field(default_factory=dict)
+
+    def document(self) -> dict[str, Any]:
+        """Return the JSON document."""
+        return {key: getattr(self, key) for key in _VARIANT_KEYS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +87,8 @@ class Manifest:
     metrics : what was measured of it.
     parity : how far it is from the network that was trained.
     novelty : statistics of the training inputs, by which an unlike case is told.
+    preprocessing, postprocessing : how inputs are made and outputs are read; the network's own terms.
+    variants : the same network in other files, by name.
     """
 
     name: str
@@ -67,9 +104,14 @@ class Manifest:
     metrics: Mapping[str, Any] = field(default_factory=dict)
     parity: Mapping[str, Any] = field(default_factory=dict)
     novelty: Mapping[str, Any] = field(default_factory=dict)
+    preprocessing: Mapping[str, Any] = field(default_factory=dict)
+    postprocessing: Mapping[str, Any] = field(default_factory=dict)
+    variants: Mapping[str, Variant] = field(default_factory=dict)
 
     def document(self) -> dict[str, Any]:
         """Return the JSON document, in the order in which people read it."""
+        optional = {key: getattr(self, key) for key in _OPTIONAL_FREE}
+        optional["variants"] = {name: variant.document() for name, variant in self.variants.items()}
         return {
             "schema": SCHEMA,
             "name": self.name,
@@ -81,6 +123,7 @@ class Manifest:
             "outputs": [_tensor_document(spec) for spec in self.outputs],
             "opset": self.opset,
             "files": dict(sorted(self.files.items())),
+            **{key: value for key, value in optional.items() if value},
             **{key: getattr(self, key) for key in _FREE},
         }
 
@@ -119,9 +162,15 @@ def parse_manifest(document: Any, where: str) -> Manifest:
         raise InvalidInput(f"{where}: expected a JSON object, got {type(document).__name__}")
     if document.get("schema") != SCHEMA:
         raise InvalidInput(f"{where}: expected schema {SCHEMA!r}, got {document.get('schema')!r:.80}")
-    _require_keys(document, _KEYS, where)
+    _require_keys(document, _KEYS, where, optional=_OPTIONAL)
     for key in _FREE:
         _require_json(document[key], f"{where}: {key}")
+    for key in _OPTIONAL:
+        if key in document:
+            _require_json(document[key], f"{where}: {key}")
+            if not document[key]:
+                raise InvalidInput(f"{where}: {key}: expected at least one entry, or no {key!r} at all")
+    files = _files(document["files"], f"{where}: files")
     return Manifest(
         name=require_name(document["name"], where),
         version=require_version(document["version"], where),
@@ -129,7 +178,7 @@ def parse_manifest(document: Any, where: str) -> Manifest:
         inputs=_tensors(document["inputs"], f"{where}: inputs"),
         outputs=_tensors(document["outputs"], f"{where}: outputs"),
         opset=_integer(document["opset"], 1, 1000, f"{where}: opset"),
-        files=_files(document["files"], f"{where}: files"),
+        files=files,
         intended_use=_text(document["intended_use"], f"{where}: intended_use"),
         limits=tuple(
             _text(item, f"{where}: limits") for item in _list(document["limits"], f"{where}: limits")
@@ -138,14 +187,22 @@ def parse_manifest(document: Any, where: str) -> Manifest:
         metrics=document["metrics"],
         parity=document["parity"],
         novelty=document["novelty"],
+        preprocessing=document.get("preprocessing", {}),
+        postprocessing=document.get("postprocessing", {}),
+        variants=_variants(document.get("variants", {}), files, f"{where}: variants"),
     )
 
 
+def is_name(name: Any) -> bool:
+    """Whether this may be a model's name: it becomes a folder's name."""
+    return isinstance(name, str) and _NAME.fullmatch(name) is not None
+
+
 def require_name(name: Any, where: str) -> str:
-    """Return a model's name, if it is one: it becomes a folder's name."""
-    if not (isinstance(name, str) and _NAME.fullmatch(name)):
+    """Return a model's name, if it is one."""
+    if not is_name(name):
         raise InvalidInput(f"{where}: expected a model name of a-z, 0-9, _ and -, got {name!r:.80}")
-    return name
+    return str(name)
 
 
 def require_version(version: Any, where: str) -> int:
@@ -165,11 +222,38 @@ def require_file(name: Any, where: str) -> str:
 def _files(table: Any, where: str) -> dict[str, str]:
     if not isinstance(table, Mapping) or MODEL_NAME not in table or CARD_NAME not in table:
         raise InvalidInput(f"{where}: expected hashes of {MODEL_NAME} and {CARD_NAME}, got {table!r:.80}")
+    if len(table) > MAX_FILES:
+        raise InvalidInput(f"{where}: expected at most {MAX_FILES} files, got {len(table)}")
     for name, digest in table.items():
         require_file(name, where)
         if not (isinstance(digest, str) and _SHA256.fullmatch(digest)):
             raise InvalidInput(f"{where}: expected SHA-256 of {name} in lower-case hex, got {digest!r:.80}")
+    if len({name.lower() for name in table}) != len(table):
+        raise InvalidInput(f"{where}: expected names unlike in any case, got {sorted(table)!r:.200}")
     return dict(table)
+
+
+def _variants(table: Mapping[str, Any], files: Mapping[str, str], where: str) -> dict[str, Variant]:
+    for name in table:
+        if not _VARIANT.fullmatch(name):
+            raise InvalidInput(f"{where}: expected a name of a-z, 0-9, _, . and -, got {name!r:.80}")
+    return {name: _variant(item, files, f"{where}: {name}") for name, item in table.items()}
+
+
+def _variant(item: Any, files: Mapping[str, str], where: str) -> Variant:
+    if not isinstance(item, Mapping):
+        raise InvalidInput(f"{where}: expected a JSON object, got {item!r:.80}")
+    _require_keys(item, _VARIANT_KEYS, where)
+    for key, known in (("format", tuple(FORMATS)), ("precision", PRECISIONS)):
+        if item[key] not in known:
+            raise InvalidInput(f"{where}: expected a {key} of {', '.join(known)}, got {item[key]!r:.80}")
+    file = require_file(item["file"], where)
+    if file not in files or not file.endswith(FORMATS[item["format"]]):
+        held = ", ".join(sorted(name for name in files if name.endswith(FORMATS[item["format"]])))
+        raise InvalidInput(f"{where}: expected one of the files {held or '(none)'}, got {file!r}")
+    for key in ("parity", "metrics", "engine"):
+        _require_json(item[key], f"{where}: {key}")
+    return Variant(**item)
 
 
 def _tensors(items: Any, where: str) -> tuple[TensorSpec, ...]:
@@ -206,10 +290,13 @@ def _tensor_document(spec: TensorSpec) -> dict[str, Any]:
     return {"name": spec.name, "dtype": spec.dtype, "shape": list(spec.shape), "layout": spec.layout}
 
 
-def _require_keys(table: Mapping[str, Any], keys: tuple[str, ...], where: str) -> None:
-    unknown, missing = sorted(set(table) - set(keys)), sorted(set(keys) - set(table))
+def _require_keys(
+    table: Mapping[str, Any], keys: tuple[str, ...], where: str, *, optional: tuple[str, ...] = ()
+) -> None:
+    known = (*keys, *optional)
+    unknown, missing = sorted(set(table) - set(known)), sorted(set(keys) - set(table))
     if unknown:
-        raise InvalidInput(f"{where}: unknown key {unknown[0]!r:.80}; known are {', '.join(keys)}")
+        raise InvalidInput(f"{where}: unknown key {unknown[0]!r:.80}; known are {', '.join(known)}")
     if missing:
         raise InvalidInput(f"{where}: expected the key {missing[0]!r}, got none")
 

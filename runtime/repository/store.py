@@ -1,76 +1,88 @@
 """A folder of published models: opened only as their manifests say, published whole or not at all.
 
-    <root>/<name>/<version>/{manifest.json, model.onnx, card.md, ...}
+    <root>/<name>/<version>/{manifest.json, model.onnx, card.md, ..., manifest.KEY.sig}
 
-A published version never changes. No symbolic link below the root is followed, so nothing outside it is
-read under a model's name.
+A published version never changes, but for signatures beside it. No symbolic link below the root is followed,
+so nothing outside it is read under a model's name.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import errno
-import fcntl
 import hashlib
 import json
 import os
 import re
-import shutil
-import stat
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trocar.runtime.errors import InvalidInput, ManifestMismatch, ModelNotFound, TrocarError
+from trocar.runtime.repository.atomic import add_folder, put_file, writing
+from trocar.runtime.repository.content import check_content
+from trocar.runtime.repository.files import opened_folder, read_file, subfolders
 from trocar.runtime.repository.manifest import (
     MANIFEST_NAME,
     MAX_MANIFEST_BYTES,
+    MAX_VERSION,
     SCHEMA,
     Manifest,
     decode_manifest,
+    is_name,
     parse_manifest,
     require_file,
     require_name,
     require_version,
 )
+from trocar.runtime.repository.signature import MAX_SIGNATURE_BYTES, signing_key
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    from trocar.runtime.repository.sign import TrustedKeys
 
 MAX_FILE_BYTES = 1 << 30
-# Under the model folder's lock there is one publication at a time, so one name serves; what a kill leaves
-# there is swept by the next.
-_STAGED = ".publishing"
 _VERSION = re.compile(r"[1-9][0-9]{0,9}")
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A version of a model whose files were what its manifest says when it was opened."""
+    """A version of a model whose files were what its manifest says when it was opened.
+
+    Parameters
+    ----------
+    manifest_bytes : the manifest as it was read, which signatures are of.
+    folder : the one that holds its files.
+    size_bytes : of all files of the manifest.
+    signatures : ids of the keys that signatures beside it are said to be by.
+    signed_by : those of them that are trusted, and whose signatures hold.
+    """
 
     manifest: Manifest
+    manifest_bytes: bytes = field(repr=False)
     folder: Path
-
-    def path(self, name: str) -> Path:
-        """Return where a file of the manifest lies. `read` also vouches for its content."""
-        self._digest(name)
-        return self.folder / name
+    size_bytes: int
+    signatures: tuple[str, ...]
+    signed_by: tuple[str, ...]
 
     def read(self, name: str) -> bytes:
         """Return a file's content, checked against the manifest once more: these very bytes.
+
+        There is no way to a path: whatever opens a file by its path may get another one.
 
         Raises
         ------
         ManifestMismatch
             The file changed since.
         """
-        return _verified(self.folder, name, self._digest(name))
-
-    def _digest(self, name: str) -> str:
         if name not in self.manifest.files:
             raise ManifestMismatch(
                 f"{self.folder}: expected one of {', '.join(sorted(self.manifest.files))}, got {name!r}"
             )
-        return self.manifest.files[name]
+        root = self.folder.parents[1]
+        with opened_folder(root, *self.folder.relative_to(root).parts) as descriptor:
+            return _verified(descriptor, self.folder / name, self.manifest.files[name])
 
 
 class Repository:
@@ -79,22 +91,24 @@ class Repository:
     Parameters
     ----------
     root : the folder. `publish` makes it where it is not there.
+    trusted : only models that one of these keys signed are opened; None opens unsigned ones too.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, trusted: TrustedKeys | None = None) -> None:
         self.root = root
+        self._trusted = trusted
 
     def names(self) -> tuple[str, ...]:
         """Names of the models that have a version, sorted."""
-        return tuple(sorted(name for name in _subfolders(self.root) if self._versions(name)))
+        return tuple(sorted(name for name in subfolders(self.root) if is_name(name) and self._versions(name)))
 
     def versions(self, name: str) -> tuple[int, ...]:
         """Versions of a model, oldest first; empty where there is no such model."""
         require_name(name, str(self.root))
-        return self._versions(name) if name in _subfolders(self.root) else ()
+        return self._versions(name) if name in subfolders(self.root) else ()
 
     def open(self, name: str, version: int | None = None) -> Model:
-        """Open a model, checking every file.
+        """Open a model, checking every file and, where keys are trusted, the signature.
 
         Parameters
         ----------
@@ -108,12 +122,13 @@ class Repository:
         ModelNotFound
             There is none; the message says which there are.
         ManifestMismatch
-            A file is missing, altered, a link, or not in the manifest; the message names it.
+            A file is missing, altered, a link, not in the manifest, or not what its suffix says; or no
+            trusted key signed the manifest. The message names the file.
         """
         versions = self.versions(name)
         if not versions or (version is not None and version not in versions):
             raise self._missing(name, version, versions)
-        return self._open(name, versions[-1] if version is None else version)
+        return self._open(name, versions[-1] if version is None else version, self._trusted)
 
     def publish(
         self,
@@ -135,52 +150,82 @@ class Repository:
         Raises
         ------
         InvalidInput
-            A field or file name is refused, the version is taken, or the folder cannot be written.
+            A field, file name or file is refused, the version is taken, or the folder cannot be written.
         """
-        for file in files:
-            require_file(file, name)
-        digests = {file: hashlib.sha256(content).hexdigest() for file, content in files.items()}
-        manifest = _manifest(name, 1 if version is None else version, fields, digests)
+        manifest = _manifest(name, 1 if version is None else version, fields, files)
         folder = self.root / name
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with _locked(folder):
-                shutil.rmtree(folder / _STAGED, ignore_errors=True)
+            self.root.mkdir(parents=True, exist_ok=True)
+            with writing(self.root) as staged:
+                if folder.is_symlink():
+                    raise InvalidInput(f"{folder}: expected a folder to publish in, got a symbolic link")
                 taken = self.versions(name)
                 if version is None:
-                    manifest = dataclasses.replace(manifest, version=max(taken, default=0) + 1)
+                    following = require_version(max(taken, default=0) + 1, f"{folder}: the next")
+                    manifest = dataclasses.replace(manifest, version=following)
                 if manifest.version in taken:
                     raise InvalidInput(
                         f"version {version} of {name!r} is published already, and published versions never "
                         f"change; the next is {taken[-1] + 1}"
                     )
-                _write(folder, {**files, MANIFEST_NAME: manifest.encoded()}, str(manifest.version))
+                content = {**files, MANIFEST_NAME: manifest.encoded()}
+                add_folder(staged, content, folder / str(manifest.version))
         except OSError as error:
             raise InvalidInput(f"cannot publish to {folder}: {error.strerror}") from error
-        return self._open(name, manifest.version)
+        return self._open(name, manifest.version, trusted=None)
 
-    def _open(self, name: str, version: int) -> Model:
+    def sign(self, model: Model, key: Ed25519PrivateKey) -> Path:
+        """Put a key's signature beside the manifest of a model that `open` found in order.
+
+        Returns
+        -------
+        The signature's file.
+
+        Raises
+        ------
+        InvalidInput
+            The folder cannot be written.
+        """
+        from trocar.runtime.repository.sign import sign
+
+        signature = sign(key, model.manifest.name, model.manifest.version, model.manifest_bytes)
+        place = model.folder / signature.file
+        try:
+            with writing(self.root) as staged:
+                put_file(staged, signature.encoded(), place)
+        except OSError as error:
+            raise InvalidInput(f"cannot write {place}: {error.strerror}") from error
+        return place
+
+    def _open(self, name: str, version: int, trusted: TrustedKeys | None) -> Model:
         folder = self.root / name / str(version)
         path = folder / MANIFEST_NAME
-        data = _read(path, MAX_MANIFEST_BYTES)
-        try:
-            manifest = decode_manifest(data, str(path))
-        except InvalidInput as error:
-            raise ManifestMismatch(str(error)) from error
-        if (manifest.name, manifest.version) != (name, version):
-            raise ManifestMismatch(
-                f"{path}: expected {name} version {version}, got {manifest.name} version {manifest.version}"
-            )
-        unlisted = sorted({entry.name for entry in folder.iterdir()} - {MANIFEST_NAME, *manifest.files})
-        if unlisted:
-            raise ManifestMismatch(f"{folder / unlisted[0]}: the manifest does not name this file")
-        for file, digest in manifest.files.items():
-            _verified(folder, file, digest)
-        return Model(manifest, folder)
+        with opened_folder(self.root, name, str(version)) as descriptor:
+            data = read_file(descriptor, path, MAX_MANIFEST_BYTES)
+            there = sorted(os.listdir(descriptor))
+            signatures = {key: file for file in there if (key := signing_key(file)) is not None}
+            signed_by: tuple[str, ...] = ()
+            if trusted is not None:  # before a byte of the manifest is believed
+                read = {
+                    key: read_file(descriptor, folder / file, MAX_SIGNATURE_BYTES)
+                    for key, file in signatures.items()
+                    if key in trusted.keys
+                }
+                signed_by = trusted.require(name, version, data, read, path)
+            manifest = _decoded(data, name, version, path)
+            named = {MANIFEST_NAME, *manifest.files, *signatures.values()}
+            if unnamed := [file for file in there if file not in named]:
+                raise ManifestMismatch(f"{folder / unnamed[0]}: the manifest does not name this file")
+            size = 0
+            for file, digest in manifest.files.items():
+                content = _verified(descriptor, folder / file, digest)
+                check_content(file, content, str(folder / file))
+                size += len(content)
+        return Model(manifest, data, folder, size, tuple(sorted(signatures)), signed_by)
 
     def _versions(self, name: str) -> tuple[int, ...]:
-        found = (entry for entry in _subfolders(self.root / name) if _VERSION.fullmatch(entry))
-        return tuple(sorted(map(int, found)))
+        found = (int(entry) for entry in subfolders(self.root / name) if _VERSION.fullmatch(entry))
+        return tuple(sorted(version for version in found if version <= MAX_VERSION))
 
     def _missing(self, name: str, version: int | None, versions: tuple[int, ...]) -> TrocarError:
         """Return why there is no such model: a link that is not followed, or what there is instead."""
@@ -198,12 +243,42 @@ class Repository:
 
 def shipped() -> Repository:
     """Return the models that come with the package."""
-    return Repository(Path(__file__).parents[1] / "zoo")
+    return open_repository()
 
 
-def _manifest(name: str, version: int, fields: Mapping[str, Any], digests: Mapping[str, str]) -> Manifest:
+def open_repository(folder: str | Path = "", *, require_signature: str | Path = "") -> Repository:
+    """Return a repository as an operator's options say.
+
+    Parameters
+    ----------
+    folder : of the models; those that come with the package where it is empty.
+    require_signature : a PEM file of the public keys of which one has to have signed what is opened; none is
+        required where it is empty.
+
+    Raises
+    ------
+    InvalidInput
+        The key file cannot be used.
+    """
+    root = Path(folder) if folder else Path(__file__).parents[1] / "zoo"
+    if not require_signature:
+        return Repository(root)
+    from trocar.runtime.repository.sign import read_trusted_keys
+
+    return Repository(root, trusted=read_trusted_keys(Path(require_signature)))
+
+
+def _manifest(name: str, version: int, fields: Mapping[str, Any], files: Mapping[str, bytes]) -> Manifest:
+    """Check all that is to be published, and return its manifest."""
     require_name(name, "publish")
     require_version(version, name)
+    for file, content in files.items():
+        require_file(file, name)
+        try:
+            check_content(file, content, f"{name}: {file}")
+        except ManifestMismatch as error:
+            raise InvalidInput(str(error)) from error
+    digests = {file: hashlib.sha256(content).hexdigest() for file, content in files.items()}
     document = {**fields, "schema": SCHEMA, "name": name, "version": version, "files": digests}
     try:
         plain = json.loads(json.dumps(document, allow_nan=False))
@@ -215,74 +290,21 @@ def _manifest(name: str, version: int, fields: Mapping[str, Any], digests: Mappi
     return manifest
 
 
-def _subfolders(folder: Path) -> set[str]:
-    """Names of the real folders in a folder; hidden ones and links are not among them."""
+def _decoded(data: bytes, name: str, version: int, path: Path) -> Manifest:
     try:
-        with os.scandir(folder) as entries:
-            return {
-                entry.name
-                for entry in entries
-                if entry.is_dir(follow_symlinks=False) and not entry.name.startswith(".")
-            }
-    except OSError as error:
-        raise InvalidInput(f"cannot read the repository {folder}: {error.strerror}") from error
+        manifest = decode_manifest(data, str(path))
+    except InvalidInput as error:
+        raise ManifestMismatch(str(error)) from error
+    if (manifest.name, manifest.version) != (name, version):
+        raise ManifestMismatch(
+            f"{path}: expected {name} version {version}, got {manifest.name} version {manifest.version}"
+        )
+    return manifest
 
 
-def _verified(folder: Path, name: str, digest: str) -> bytes:
-    data = _read(folder / name, MAX_FILE_BYTES)
+def _verified(descriptor: int, path: Path, digest: str) -> bytes:
+    data = read_file(descriptor, path, MAX_FILE_BYTES)
     found = hashlib.sha256(data).hexdigest()
     if found != digest:
-        raise ManifestMismatch(f"{folder / name}: expected SHA-256 {digest} as in the manifest, got {found}")
+        raise ManifestMismatch(f"{path}: expected SHA-256 {digest} as in the manifest, got {found}")
     return data
-
-
-def _read(path: Path, most: int) -> bytes:
-    """Read a regular file; not through a link, and without waiting for a pipe's writer."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError as error:
-        reason = "a symbolic link" if error.errno == errno.ELOOP else str(error.strerror)
-        raise ManifestMismatch(f"{path}: expected a file, got {reason}") from error
-    with open(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise ManifestMismatch(f"{path}: expected a regular file")
-        data = file.read(most + 1)
-    if len(data) > most:
-        raise ManifestMismatch(f"{path}: expected at most {most} bytes, got more")
-    return data
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Hold a folder's lock; a killed holder's lock goes with it."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _write(folder: Path, files: Mapping[str, bytes], name: str) -> None:
-    """Write files into `folder/name`: on disk, then visible under that name in one step."""
-    staged = folder / _STAGED
-    staged.mkdir()
-    try:
-        for file, content in files.items():
-            with (staged / file).open("xb") as handle:
-                handle.write(content)
-                handle.flush()
-                os.fsync(handle.fileno())
-        _sync(staged)
-        staged.rename(folder / name)
-        _sync(folder)
-    finally:
-        shutil.rmtree(staged, ignore_errors=True)
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -24,12 +24,14 @@ examples:
   trocar serve                                       listens on 127.0.0.1:8001
   trocar serve --listen unix:/run/trocar.sock        no TCP at all; the socket is its owner's alone
   trocar serve --listen 127.0.0.1:0 --json           a free port, printed as {"listening": "127.0.0.1:PORT"}
+  trocar serve --repository DIR --require-signature centre.key.pub     only models that this key signed
   trocar serve --config trocar.toml
 
 trocar.toml, with its defaults:
   [server]
   listen = "127.0.0.1:8001"
   repository = ""          # the models' folder; empty: those that come with the package
+  require_signature = ""   # a file of public keys, one of which must have signed each model; empty: none
   max_message_mib = 64     # a larger request is RESOURCE_EXHAUSTED
   max_running = 2          # requests computed at once
   max_queued = 8           # requests that may wait; the next is RESOURCE_EXHAUSTED
@@ -52,6 +54,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--repository", metavar="DIR", help="the models to serve (default: those that come with the package)"
     )
+    parser.add_argument(
+        "--require-signature",
+        metavar="KEY",
+        help="refuse models that no key of this file (PEM, public) signed, or that changed since",
+    )
     parser.add_argument("--config", type=Path, metavar="FILE", help="a TOML file; options win over it")
     parser.add_argument("--json", action="store_true", help="one JSON line on stdout once it listens")
 
@@ -64,10 +71,9 @@ def run(args: argparse.Namespace) -> int:
     from trocar.runtime.server.services import find_services
 
     config = load_config(args.config) if args.config else Config()
-    if args.listen:
-        config = replace(config, server=replace(config.server, listen=args.listen))
-    if args.repository:
-        config = replace(config, server=replace(config.server, repository=args.repository))
+    options = ("listen", "repository", "require_signature")
+    given = {name: value for name in options if (value := getattr(args, name))}
+    config = replace(config, server=replace(config.server, **given))
     _log_to_stderr(config.server.log_level)
     # Blocked before any thread starts, so that every thread leaves them to sigwait below.
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import grpc
@@ -26,7 +25,7 @@ class ServiceContext:
     settings : the service's own table `[services.NAME]` of the configuration, unchecked; see
         `trocar.runtime.config.parse_table`.
     admission : whoever computes takes a slot here first, so that one place bounds the load.
-    repository : where models come from.
+    repository : where models come from; it opens what the server may serve and nothing else.
     """
 
     settings: Mapping[str, Any]
@@ -52,11 +51,11 @@ def add_services(
 ) -> tuple[str, ...]:
     """Add every service to the server and return their full protobuf names."""
     # Brings NumPy, whose threads must not start before the server has blocked the signals it waits for.
-    from trocar.runtime.repository.store import Repository, shipped
+    from trocar.runtime.repository.store import open_repository
 
     refuse_unknown(config.services, tuple(sorted(services)), "[services]")
     names: list[str] = []
-    repository = Repository(Path(config.server.repository)) if config.server.repository else shipped()
+    repository = open_repository(config.server.repository, require_signature=config.server.require_signature)
     for name, add in sorted(services.items()):
         context = ServiceContext(config.services.get(name, {}), admission, repository)
         names.extend(add(server, context))

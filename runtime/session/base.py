@@ -11,12 +11,22 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from trocar.runtime.device import Device
 from trocar.runtime.errors import InvalidInput
+from trocar.runtime.session.memory import Array, Buffer, Memory, memory_of
 
-Array = npt.NDArray[Any]
+__all__ = [
+    "Array",
+    "Binding",
+    "Buffer",
+    "Dim",
+    "Session",
+    "TensorSpec",
+    "check_bound",
+    "check_feeds",
+]
+
 # A fixed size; a name for a dynamic axis, one size wherever the name stands; None for any size.
 Dim = int | str | None
 
@@ -43,8 +53,21 @@ class TensorSpec:
         return f"{self.dtype} [{', '.join('?' if size is None else str(size) for size in self.shape)}]"
 
 
+class Binding(Protocol):
+    """A session on buffers that are the caller's; one thread at a time."""
+
+    def run(self) -> None:
+        """Run once: what the inputs hold now is read, and the outputs are written when it returns.
+
+        Raises
+        ------
+        DeviceError
+            The backend failed; the outputs hold nothing of use.
+        """
+
+
 class Session(Protocol):
-    """A network that is ready to run. `run` may be called from several threads at once."""
+    """A network that is ready to run. `run` and `run_into` may be called from several threads at once."""
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
@@ -75,6 +98,25 @@ class Session(Protocol):
             The backend failed.
         """
 
+    def bind(self, feeds: Mapping[str, Buffer], outputs: Mapping[str, Buffer]) -> Binding:
+        """Take the caller's buffers for any number of runs: checked once, read and written in place.
+
+        Parameters
+        ----------
+        feeds : an array for each input, C-contiguous. Device arrays only where `device` is CUDA.
+        outputs : an array for each output, of the shape that these inputs give; C-contiguous, writable, and
+            sharing no memory with any other.
+
+        Raises
+        ------
+        InvalidInput
+            A name, dtype, shape or memory is not so; the message has both sides. Where an axis of an output
+            has no name, a wrong size of it may show only when it runs, as a `DeviceError`.
+        """
+
+    def run_into(self, feeds: Mapping[str, Buffer], outputs: Mapping[str, Buffer]) -> None:
+        """Run once into the caller's buffers; see `bind` and `Binding.run`."""
+
 
 def check_feeds(specs: Sequence[TensorSpec], feeds: Mapping[str, Array], *, what: str = "input") -> None:
     """Check arrays against what is expected.
@@ -85,22 +127,87 @@ def check_feeds(specs: Sequence[TensorSpec], feeds: Mapping[str, Array], *, what
         Names missing or unknown, a value that is not an array, another dtype or byte order, another
         shape, or two sizes for one named axis.
     """
-    names = [spec.name for spec in specs]
-    if set(feeds) != set(names):
-        raise InvalidInput(f"expected {what}s {_listed(names)}, got {_listed(sorted(map(str, feeds)))}")
+    _check_names(specs, feeds, what)
     sizes: dict[str, tuple[int, str]] = {}
     for spec in specs:
         array = feeds[spec.name]
         if not isinstance(array, np.ndarray):
             raise InvalidInput(f"{what} {spec.name}: expected an array, got {type(array).__name__}")
-        if array.dtype != np.dtype(spec.dtype) or not _fits(spec.shape, array.shape):
-            raise InvalidInput(f"{what} {spec.name}: expected {spec}, got {_described(array)}")
-        for axis, size in zip(spec.shape, array.shape, strict=True):
-            if isinstance(axis, str) and sizes.setdefault(axis, (size, spec.name))[0] != size:
-                known, owner = sizes[axis]
+        _check_tensor(spec, array.dtype, array.shape, sizes, what)
+
+
+def check_bound(
+    inputs: Sequence[TensorSpec],
+    outputs: Sequence[TensorSpec],
+    feeds: Mapping[str, Buffer],
+    targets: Mapping[str, Buffer],
+    *,
+    device: Device,
+) -> None:
+    """Check buffers that a backend reads and writes in place.
+
+    Parameters
+    ----------
+    inputs, outputs : what the session takes and gives.
+    feeds, targets : the buffers for them.
+    device : where the session runs.
+
+    Raises
+    ------
+    InvalidInput
+        As `check_feeds`, with one size a named axis over inputs and outputs; or a buffer that is not
+        contiguous, a target that cannot be written or shares memory, or memory of a device that is not
+        the session's.
+    """
+    sizes: dict[str, tuple[int, str]] = {}
+    seen: list[tuple[str, Memory]] = []
+    for specs, buffers, what in ((inputs, feeds, "input"), (outputs, targets, "output")):
+        _check_names(specs, buffers, what)
+        for spec in specs:
+            memory = memory_of(buffers[spec.name], f"{what} {spec.name}")
+            if memory.on_device and device.kind != "cuda":
                 raise InvalidInput(
-                    f"{what} {spec.name}: expected {axis} = {known} as in {owner}, got {_described(array)}"
+                    f"{what} {spec.name}: expected memory of the {device.kind}, got a device array"
                 )
+            _check_tensor(spec, memory.dtype, memory.shape, sizes, what)
+            if not memory.contiguous:
+                raise InvalidInput(f"{what} {spec.name}: expected a C-contiguous array, got strides in it")
+            if what == "output":
+                _check_target(spec.name, memory, seen)
+            seen.append((f"{what} {spec.name}", memory))
+
+
+def _check_target(name: str, memory: Memory, seen: Sequence[tuple[str, Memory]]) -> None:
+    if not memory.writable:
+        raise InvalidInput(f"output {name}: expected an array that can be written, got a read-only one")
+    for other, held in seen:
+        if memory.overlaps(held):
+            raise InvalidInput(f"output {name}: expected memory of its own, got some of {other}")
+
+
+def _check_names(specs: Sequence[TensorSpec], given: Mapping[str, Any], what: str) -> None:
+    names = [spec.name for spec in specs]
+    if set(given) != set(names):
+        raise InvalidInput(f"expected {what}s {_listed(names)}, got {_listed(sorted(map(str, given)))}")
+
+
+def _check_tensor(
+    spec: TensorSpec,
+    dtype: np.dtype[Any],
+    shape: tuple[int, ...],
+    sizes: dict[str, tuple[int, str]],
+    what: str,
+) -> None:
+    """Hold dtype and shape against a spec; `sizes` keeps each named axis' size and who said it first."""
+    described = f"{dtype.name} {list(shape)}{'' if dtype.isnative else ' in foreign byte order'}"
+    if dtype != np.dtype(spec.dtype) or not _fits(spec.shape, shape):
+        raise InvalidInput(f"{what} {spec.name}: expected {spec}, got {described}")
+    for axis, size in zip(spec.shape, shape, strict=True):
+        if isinstance(axis, str) and sizes.setdefault(axis, (size, spec.name))[0] != size:
+            known, owner = sizes[axis]
+            raise InvalidInput(
+                f"{what} {spec.name}: expected {axis} = {known} as in {owner}, got {described}"
+            )
 
 
 def _fits(expected: tuple[Dim, ...], shape: tuple[int, ...]) -> bool:
@@ -108,12 +215,6 @@ def _fits(expected: tuple[Dim, ...], shape: tuple[int, ...]) -> bool:
         size == axis if isinstance(axis, int) else size > 0
         for axis, size in zip(expected, shape, strict=True)
     )
-
-
-def _described(array: Array) -> str:
-    native = array.dtype.isnative
-    order = "" if native else " in foreign byte order"
-    return f"{array.dtype.name} {list(array.shape)}{order}"
 
 
 def _listed(names: Sequence[str]) -> str:

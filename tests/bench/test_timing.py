@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import pytest
 
 from trocar.bench.timing import Timing, copy_bandwidth_gb_s, interleave
@@ -14,8 +16,21 @@ def test_cases_take_turns_and_slow_ones_fewer():
     calls = []
     cases = {"fast": lambda: calls.append("f"), "slow": lambda: calls.append("s")}
     timings = interleave(cases, 4, fewer={"slow": 2})
-    assert "".join(calls) == "f" + "ffsffs"
+    warm, rounds = calls[0], "".join(calls[1:])
+    assert (warm, sorted(rounds)) == ("f", list("ffffss"))
+    assert all(rounds[:3].count(case) == count for case, count in (("f", 2), ("s", 1)))
     assert [len(timings[name].samples_ms) for name in ("fast", "slow")] == [4, 2]
+
+
+def test_every_case_comes_after_every_other():
+    calls = []
+    cases = {name: lambda name=name: calls.append(name) for name in "abcd"}
+    interleave(cases, 60)
+    rounds = ["".join(calls[k : k + 4]) for k in range(4, len(calls), 4)]
+    assert all(sorted(turn) == list("abcd") for turn in rounds)
+    assert {first + second for turn in rounds for first, second in pairwise(turn)} == {
+        first + second for first in "abcd" for second in "abcd" if first != second
+    }
 
 
 def test_bandwidth_is_believable():

@@ -12,6 +12,7 @@ import pytest
 
 NETWORK = """
 from types import SimpleNamespace
+import numpy as np
 import torch
 from torch import nn
 
@@ -34,11 +35,15 @@ class Drifting(Mixer):
         answer = super().forward(features, noise)
         return answer if torch.compiler.is_exporting() else answer + 1e-3
 
+class Overflowing(Mixer):
+    def forward(self, features, noise):
+        return super().forward(features, noise) * 1e6
+
 class Lost(Mixer):
     def forward(self, features, noise):
         return super().forward(features, noise) * float("nan")
 
-KINDS = {kind.__name__: kind for kind in (Mixer, Fixed, Drifting, Lost)}
+KINDS = {kind.__name__: kind for kind in (Mixer, Fixed, Drifting, Overflowing, Lost)}
 
 def fields(facts):
     return {"task": "mixes", "intended_use": "tests", "limits": ["mixes only"], "metrics": {"dice": 0.5},
@@ -53,18 +58,31 @@ NETWORK = SimpleNamespace(
     manifest_fields=fields,
     card=lambda document: f"# {document['name']}: {document['parity']['max_abs_difference']:.1e}\\n",
 )
+def batches(seed, sizes):
+    random = np.random.default_rng(seed)
+    return [{"features": random.uniform(0, 1, (size, 3, 4, 4, 4)).astype(np.float32),
+             "noise": random.standard_normal((size, 1, 4, 4, 4)).astype(np.float32)} for size in sizes]
+
+def task_metric(run):
+    return {"mass": float(np.mean([run(batch)["probability"].sum() for batch in batches(3, (2, 2))]))}
+
+MEASURED = SimpleNamespace(
+    **{**vars(NETWORK), "name": "measured"}, parity_inputs=lambda: batches(1, (1, 3)),
+    calibration_inputs=lambda: batches(2, (4, 4)), task_metric=task_metric,
+)
 HOLLOW = SimpleNamespace(name="hollow", build=None)
 """
 ENTRY_POINTS = """
 [trocar.networks]
 mixer = third_party_mixer:NETWORK
+measured = third_party_mixer:MEASURED
 hollow = third_party_mixer:HOLLOW
 """
 
 
 @pytest.fixture
 def third_party(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Install a package that registers the networks `mixer` and `hollow`."""
+    """Install a package that registers the networks `mixer`, `measured` and `hollow`."""
     site = tmp_path / "site"
     metadata = site / "third_party_mixer-1.0.dist-info"
     metadata.mkdir(parents=True)

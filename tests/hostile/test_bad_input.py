@@ -125,6 +125,9 @@ BAD = [
     Bad("budget NaN", [*PHANTOM, "--budget-ms", "nan"], "budget"),
     Bad("moves 0", [*PHANTOM, "--moves", "0"], "moves"),
     Bad("a million chains", [*PHANTOM, "--chains", "1000000"], "chains"),
+    Bad("nine alternatives", [*PHANTOM, "--alternatives", "9"], "alternatives: expected 0 to 8, got 9"),
+    Bad("more plans than chains", [*PHANTOM, "--chains", "2", "--alternatives", "2"], "the 2 chains, got 2"),
+    Bad("a device of a server", [*PHANTOM, "--server", "127.0.0.1:1", "--device", "auto"], "--device"),
     Bad("an evaluation of no plan", ["evaluate", "phantom:7", "plan.json"], "No such file"),
     Bad(
         "a plan of no JSON", ["evaluate", "phantom:7", "plan.json"], "JSON", lambda _: {"plan.json": b"\xff{"}

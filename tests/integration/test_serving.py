@@ -68,7 +68,8 @@ def _comparable(document: dict[str, Any]) -> dict[str, Any]:
     """Drop what may differ from run to run: how long it took, and when."""
     document = json.loads(json.dumps(document))
     del document["timing_ms"]
-    for provenance in (document["provenance"], document["plan"]["provenance"]):
+    plans = [document["plan"], *(other["plan"] for other in document["alternatives"])]
+    for provenance in (document["provenance"], *(plan["provenance"] for plan in plans)):
         provenance.pop("created", None)
     return document
 
@@ -85,6 +86,14 @@ def test_a_server_gives_the_plan_that_the_process_gives(
     assert served["plan"]["needles"] == in_process["plan"]["needles"]
     assert _comparable(served) == _comparable(in_process)
     assert in_process["seeds"] > 20
+
+
+def test_a_server_gives_the_alternatives_that_the_process_gives(trocar: Run, server: Any) -> None:
+    asked = ("plan", "phantom:7", *REPEATABLE, "--alternatives", "1", "--json")
+    served, in_process = (_document(trocar(*asked, *where)) for where in (("--server", server.target), ()))
+    assert _comparable(served) == _comparable(in_process)
+    assert len(served["alternatives"]) == 1
+    assert served["alternatives"][0]["plan"]["needles"] != served["plan"]["needles"]
 
 
 def test_the_same_over_a_unix_socket(

@@ -71,6 +71,34 @@ def test_a_plan_for_programs(capsys: pytest.CaptureFixture[str]) -> None:
     assert set(document["timing_ms"]) == {"read", "generate", "refine", "dose", "dvh", "validity", "total"}
 
 
+def test_alternatives_are_other_plans_with_their_proof(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ["plan", "phantom:4", "--moves", "3000", "--alternatives", "2"]
+    main([*asked, "-o", str(tmp_path / "out")])
+    table = capsys.readouterr().out.partition("plans by cost")[2]
+    main([*asked, "--json"])
+    document = json.loads(capsys.readouterr().out)
+    plans = [document, *document["alternatives"]]
+    assert len(plans) == 3
+    costs = [one["plan"]["provenance"]["cost"] for one in plans]
+    assert costs == sorted(costs)
+    assert document["provenance"]["cost"] == costs[0]
+    assert document["provenance"]["chains"] == 3
+    for number, one in enumerate(plans, start=1):
+        assert set(one) >= {"plan", "metrics", "seeds", "needles", "total_strength_u", "validity"}
+        assert f"{costs[number - 1]:.2f}" in table
+        name = "plan.json" if number == 1 else f"plan-{number}.json"
+        written = json.loads((tmp_path / "out" / name).read_text())
+        assert written["needles"] == one["plan"]["needles"]
+        # What stands beside a plan is its own proof.
+        main(["evaluate", "phantom:4", str(tmp_path / "out" / name), "--json"])
+        proved = json.loads(capsys.readouterr().out)
+        assert proved["metrics"]["ptv"] == pytest.approx(one["metrics"]["ptv"], rel=1e-6)
+        assert proved["alternatives"] == []
+    assert len({json.dumps(one["plan"]["needles"]) for one in plans}) == 3
+
+
 def test_a_folder_that_cannot_be_is_refused_before_the_search(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

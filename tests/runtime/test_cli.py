@@ -141,7 +141,10 @@ def test_version() -> None:
     assert _run("--version").stdout == f"trocar {version('trocar')}\n"
     verbose = _run("--version", "--verbose").stdout
     assert "grpcio " in verbose
-    assert "native kernels: " in verbose
+    assert "CPU kernels: for " in verbose
+    assert "CUDA kernels: architectures " in verbose or "CUDA kernels: not built" in verbose
+    assert "\nGPU: " in verbose
+    assert "CPUExecutionProvider" in verbose
 
 
 def test_every_command_teaches_by_an_example() -> None:

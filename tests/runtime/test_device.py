@@ -33,6 +33,8 @@ def fake_driver(count: int = 1, fails: str = "") -> Callable[[str], SimpleNamesp
         "cuDeviceGetCount": set_count,
         "cuDeviceGet": lambda _handle, _ordinal: None,
         "cuDeviceGetName": set_name,
+        "cuDeviceGetAttribute": lambda _value, _attribute, _handle: None,
+        "cuGetErrorName": lambda _code, _text: None,
     }
     return lambda _name: SimpleNamespace(**{name: call(name, effect) for name, effect in effects.items()})
 
@@ -51,7 +53,7 @@ def test_the_driver_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     ("library", "providers", "why"),
     [
         (no_driver, BUILT, "libcuda.so.1 is not there"),
-        (fake_driver(count=0), BUILT, "the driver knows no device"),
+        (fake_driver(count=0), BUILT, "expected GPU 0, the driver knows no device"),
         (fake_driver(fails="cuInit"), BUILT, "the driver's cuInit answers 100"),
         (fake_driver(fails="cuDeviceGetName"), BUILT, "the driver's cuDeviceGetName answers 100"),
         (fake_driver(), ("CPUExecutionProvider",), "ONNX Runtime was built without CUDA"),

@@ -301,6 +301,7 @@ class SearchSettings(google.protobuf.message.Message):
     SEED_FIELD_NUMBER: builtins.int
     CHAINS_FIELD_NUMBER: builtins.int
     START_FIELD_NUMBER: builtins.int
+    ALTERNATIVES_FIELD_NUMBER: builtins.int
     budget_ms: builtins.float
     """wall time for the search"""
     moves: builtins.int
@@ -311,6 +312,8 @@ class SearchSettings(google.protobuf.message.Message):
     """annealing chains; the best one wins"""
     start: builtins.str
     """what a chain begins with: gan (the default), greedy or random"""
+    alternatives: builtins.int
+    """how many other plans to return besides, each the best of another chain"""
     def __init__(
         self,
         *,
@@ -319,9 +322,10 @@ class SearchSettings(google.protobuf.message.Message):
         seed: builtins.int = ...,
         chains: builtins.int | None = ...,
         start: builtins.str | None = ...,
+        alternatives: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_budget_ms", b"_budget_ms", "_chains", b"_chains", "_moves", b"_moves", "_start", b"_start", "budget_ms", b"budget_ms", "chains", b"chains", "moves", b"moves", "start", b"start"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_budget_ms", b"_budget_ms", "_chains", b"_chains", "_moves", b"_moves", "_start", b"_start", "budget_ms", b"budget_ms", "chains", b"chains", "moves", b"moves", "seed", b"seed", "start", b"start"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_budget_ms", b"_budget_ms", "_chains", b"_chains", "_moves", b"_moves", "_start", b"_start", "alternatives", b"alternatives", "budget_ms", b"budget_ms", "chains", b"chains", "moves", b"moves", "seed", b"seed", "start", b"start"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_budget_ms", b"_budget_ms"]) -> typing.Literal["budget_ms"] | None: ...
     @typing.overload
@@ -508,6 +512,7 @@ class PlanReply(google.protobuf.message.Message):
     VALIDITY_FIELD_NUMBER: builtins.int
     TIMING_MS_FIELD_NUMBER: builtins.int
     PROVENANCE_FIELD_NUMBER: builtins.int
+    ALTERNATIVES_FIELD_NUMBER: builtins.int
     ARTIFACTS_FIELD_NUMBER: builtins.int
     seeds: builtins.int
     needles: builtins.int
@@ -527,6 +532,10 @@ class PlanReply(google.protobuf.message.Message):
     @property
     def provenance(self) -> google.protobuf.struct_pb2.Struct: ...
     @property
+    def alternatives(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Alternative]:
+        """of other seeds, by rising cost of the search"""
+
+    @property
     def artifacts(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[trocar.v1.common_pb2.Artifact]: ...
     def __init__(
         self,
@@ -539,12 +548,67 @@ class PlanReply(google.protobuf.message.Message):
         validity: global___Validity | None = ...,
         timing_ms: collections.abc.Mapping[builtins.str, builtins.float] | None = ...,
         provenance: google.protobuf.struct_pb2.Struct | None = ...,
+        alternatives: collections.abc.Iterable[global___Alternative] | None = ...,
         artifacts: collections.abc.Iterable[trocar.v1.common_pb2.Artifact] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["plan", b"plan", "provenance", b"provenance", "validity", b"validity"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["artifacts", b"artifacts", "metrics", b"metrics", "needles", b"needles", "plan", b"plan", "provenance", b"provenance", "seeds", b"seeds", "timing_ms", b"timing_ms", "total_strength_u", b"total_strength_u", "validity", b"validity"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["alternatives", b"alternatives", "artifacts", b"artifacts", "metrics", b"metrics", "needles", b"needles", "plan", b"plan", "provenance", b"provenance", "seeds", b"seeds", "timing_ms", b"timing_ms", "total_strength_u", b"total_strength_u", "validity", b"validity"]) -> None: ...
 
 global___PlanReply = PlanReply
+
+@typing.final
+class Alternative(google.protobuf.message.Message):
+    """Another plan for the same request, proved as the first is."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    @typing.final
+    class MetricsEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        @property
+        def value(self) -> global___RoleMetrics: ...
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: global___RoleMetrics | None = ...,
+        ) -> None: ...
+        def HasField(self, field_name: typing.Literal["value", b"value"]) -> builtins.bool: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+
+    PLAN_FIELD_NUMBER: builtins.int
+    METRICS_FIELD_NUMBER: builtins.int
+    SEEDS_FIELD_NUMBER: builtins.int
+    NEEDLES_FIELD_NUMBER: builtins.int
+    TOTAL_STRENGTH_U_FIELD_NUMBER: builtins.int
+    VALIDITY_FIELD_NUMBER: builtins.int
+    seeds: builtins.int
+    needles: builtins.int
+    total_strength_u: builtins.float
+    @property
+    def plan(self) -> global___Plan: ...
+    @property
+    def metrics(self) -> google.protobuf.internal.containers.MessageMap[builtins.str, global___RoleMetrics]: ...
+    @property
+    def validity(self) -> global___Validity: ...
+    def __init__(
+        self,
+        *,
+        plan: global___Plan | None = ...,
+        metrics: collections.abc.Mapping[builtins.str, global___RoleMetrics] | None = ...,
+        seeds: builtins.int = ...,
+        needles: builtins.int = ...,
+        total_strength_u: builtins.float = ...,
+        validity: global___Validity | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["plan", b"plan", "validity", b"validity"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["metrics", b"metrics", "needles", b"needles", "plan", b"plan", "seeds", b"seeds", "total_strength_u", b"total_strength_u", "validity", b"validity"]) -> None: ...
+
+global___Alternative = Alternative
 
 @typing.final
 class RoleMetrics(google.protobuf.message.Message):

@@ -1,9 +1,14 @@
-// Simulated annealing of point sources on a lattice of holes x planes: the definitions that the CPU
-// search and, later, a GPU search share. Doses are in units of the prescription.
+// Simulated annealing of point sources on a lattice of holes x planes: the definitions that the CPU search
+// and the GPU search share, so that a seed and a number of moves are the same plan on both. Doses are in
+// units of the prescription. Both are compiled without fused multiply-add.
 #pragma once
 
 #include <cstdint>
+#include <cstring>
 
+#include "hd.h"
+
+// As TROCAR_HD, where the compiler decides what to inline.
 #if defined(__CUDACC__)
 #define TROCAR_HOST_DEVICE __host__ __device__
 #else
@@ -100,6 +105,29 @@ struct Goal {
 TROCAR_HOST_DEVICE inline float goal_cost(const Goal& goal, float volume_cc, float hinge_sum) {
   const float miss = goal.side > 0 ? goal.target_cc - volume_cc : volume_cc - goal.target_cc;
   return (miss > 0.0f ? goal.weight * miss : 0.0f) + goal.hinge * hinge_sum;
+}
+
+// exp(x) for x <= 0, within 1 ulp (the rational form of fdlibm's e_exp.c): the libraries of two devices
+// need not round alike, and one move decided otherwise makes another plan.
+TROCAR_HOST_DEVICE inline double exp_not_positive(double x) {
+  if (!(x > -700.0)) return 0.0;
+  const int whole = static_cast<int>(x * 1.44269504088896338700e+00 - 0.5);
+  const double high = x - whole * 6.93147180369123816490e-01, low = whole * 1.90821492927058770002e-10;
+  const double r = high - low, q = r * r;
+  const double c = r - q * (1.66666666666666019037e-01 +
+                            q * (-2.77777777770155933842e-03 +
+                                 q * (6.61375632143793436117e-05 +
+                                      q * (-1.65339022054652515390e-06 + q * 4.13813679705723846039e-08))));
+  const double mantissa = 1.0 - ((low - (r * c) / (2.0 - c)) - high);
+  const int64_t bits = static_cast<int64_t>(whole + 1023) << 52;
+  double power;
+  memcpy(&power, &bits, sizeof power);
+  return mantissa * power;
+}
+
+// Metropolis: a fall always passes, a rise with probability exp(-rise / temperature). A rise draws once.
+TROCAR_HOST_DEVICE inline bool passes(double rise, double temperature, Pcg32& random) {
+  return !(rise > 0.0) || random.unit() < exp_not_positive(-rise / temperature);
 }
 
 }  // namespace trocar::anneal

@@ -1,17 +1,16 @@
 // The numeric definition of one line source's dose at one point: TG-43U1 with its tables laid out for
-// constant-time lookup. Float32 throughout; the row loops in dose_cpu.cpp (and a CUDA kernel, later)
+// constant-time lookup. Float32 throughout; the row loops in dose_cpu.cpp and the CUDA kernels
 // inline this functor, so every path rounds alike. Lengths are in the tables' unit.
 #pragma once
 
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <memory>
+#include <vector>
 
-#if defined(__CUDACC__)
-#define TROCAR_HD __host__ __device__ __forceinline__
-#else
-#define TROCAR_HD inline __attribute__((always_inline))
-#endif
+#include "hd.h"
+#include "work.h"
 
 namespace trocar {
 
@@ -126,5 +125,67 @@ TROCAR_HD float line_source_dose(const LineSource& s, float away, float along) {
 
   return geometry * anisotropy * exp2_bounded(larger(smaller(log2_g, 126.0f), -126.0f));
 }
+
+// A seed's frame at one point. Differences are taken in double: two coordinates of 100 mm may lie
+// 0.4 mm apart.
+struct AwayAlong {
+  float away;
+  float along;
+};
+
+TROCAR_HD AwayAlong project_axial(double x, double y, double z, double seed_x, double seed_y, double seed_z) {
+  const float dx = static_cast<float>(x - seed_x);
+  const float dy = static_cast<float>(y - seed_y);
+  return {sqrtf(dx * dx + dy * dy), static_cast<float>(z - seed_z)};
+}
+
+// |d x axis| rather than sqrt(d^2 - (d . axis)^2): the latter has no digits left near the axis.
+TROCAR_HD AwayAlong project_oriented(double x, double y, double z, double seed_x, double seed_y,
+                                     double seed_z, double axis_x, double axis_y, double axis_z) {
+  const double dx = x - seed_x, dy = y - seed_y, dz = z - seed_z;
+  const float cx = static_cast<float>(dy * axis_z - dz * axis_y);
+  const float cy = static_cast<float>(dz * axis_x - dx * axis_z);
+  const float cz = static_cast<float>(dx * axis_y - dy * axis_x);
+  return {sqrtf(cx * cx + cy * cy + cz * cz), static_cast<float>(dx * axis_x + dy * axis_y + dz * axis_z)};
+}
+
+// ---- the operations, on either device -------------------------------------------------------------
+
+// A table where the device can read it. `device` is a GPU's index; the CPU has but one memory.
+std::shared_ptr<const float> device_table(const std::vector<float>& values, int device);
+
+struct AwayAlongDose {
+  LineSource source;
+  const float *away, *along;  // [count]
+  float* out;                 // [count]
+  int64_t count;
+};
+
+struct PointsDose {
+  LineSource source;
+  const double* points;  // [points, 3]
+  const double* seeds;   // [seeds, 3]
+  const double* axes;    // [seeds, 3], or null: along +z
+  int64_t point_count, seed_count;
+};
+
+// out[z, y, x] += weight * sum over seeds of kernel[slab[z - sz + z0], row[y - sy + y0], x - sx + x0].
+struct Superposition {
+  float* out;  // [nz, ny, nx]
+  int32_t nz, ny, nx;
+  const float* kernel;  // [slabs, rows, row_values]
+  int32_t slabs, rows, row_values;
+  const int32_t *slab, *row;  // [slab_count], [row_count]
+  int32_t slab_count, row_count;
+  int32_t z0, y0, x0;
+  const int32_t* seeds_zyx;  // [seed_count, 3]
+  int32_t seed_count;
+  float weight;
+};
+
+void dose_away_along(const AwayAlongDose& dose, const Work& work);
+void dose_points(const PointsDose& dose, double* out, const Work& work);  // out [points], summed over seeds
+void dose_matrix(const PointsDose& dose, float* out, const Work& work);   // out [seeds, points], axial
+void superpose(const Superposition& sum, const Work& work);
 
 }  // namespace trocar

@@ -1,16 +1,9 @@
 // Dose histograms on the CPU: one pass over the voxels for all structures.
-#include <nanobind/nanobind.h>
-#include <nanobind/ndarray.h>
-#include <nanobind/stl/vector.h>
-
 #include <cstring>
-#include <stdexcept>
 #include <vector>
 
 #include "clones.h"
 #include "dvh.h"
-
-namespace nb = nanobind;
 
 namespace trocar {
 namespace {
@@ -85,48 +78,29 @@ void sum_from_above(double* histogram, std::size_t bins) {
   for (std::size_t bin = bins - 1; bin-- > 0;) histogram[bin] += histogram[bin + 1];
 }
 
-using Voxels = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-using Table = nb::ndarray<double, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
-
-int cumulative_histograms(Voxels dose, const std::vector<Voxels>& fractions, double bins_per_unit,
-                          double unit, Table histograms, Table sums) {
-  const std::size_t count = fractions.size();
-  if (histograms.shape(0) != count || sums.shape(0) != count || sums.shape(1) != 4 || histograms.shape(1) < 1)
-    throw std::invalid_argument("cumulative_histograms: the outputs do not match the number of structures");
-  std::vector<Structure> structures(count);
-  const std::size_t bins = histograms.shape(1);
-  for (std::size_t s = 0; s < count; ++s) {
-    if (fractions[s].shape(0) != dose.shape(0))
-      throw std::invalid_argument(
-          "cumulative_histograms: a structure has another number of voxels than the dose");
-    structures[s] = {fractions[s].data(), histograms.data() + s * bins, {}};
-  }
-  DvhStatus status;
-  {
-    nb::gil_scoped_release release;
-    std::memset(histograms.data(), 0, count * bins * sizeof(double));
-    status = accumulate(dose.data(), dose.shape(0), bins_per_unit, unit, static_cast<std::int32_t>(bins - 1),
-                        structures.data(), count);
-    for (const Structure& structure : structures) sum_from_above(structure.histogram, bins);
-  }
-  for (std::size_t s = 0; s < count; ++s) {
-    double* const row = sums.data() + s * 4;
-    row[0] = structures[s].sums.weight;
-    row[1] = structures[s].sums.weighted_dose;
-    row[2] = static_cast<double>(structures[s].sums.least);
-    row[3] = static_cast<double>(structures[s].sums.most);
-  }
-  return status;
-}
-
 }  // namespace
 
-void bind_dvh(nb::module_& module) {
-  module.def(
-      "cumulative_histograms", &cumulative_histograms, nb::arg("dose").noconvert(),
-      nb::arg("fractions").noconvert(), nb::arg("bins_per_unit"), nb::arg("unit"),
-      nb::arg("histograms").noconvert(), nb::arg("sums").noconvert(),
-      "Weighted cumulative dose histogram of each structure in one pass; returns a status, 0 for success.");
+std::int64_t dvh_workspace(std::int64_t, std::int32_t) { return 0; }
+
+DvhStatus cumulative_histograms(const DvhTask& task, const Work&) {
+  const std::size_t bins = static_cast<std::size_t>(task.last_bin) + 1;
+  std::vector<Structure> structures(task.structures);
+  for (std::size_t s = 0; s < structures.size(); ++s) {
+    structures[s] = {task.fractions[s], task.above + s * bins, {}};
+  }
+  if (!structures.empty()) std::memset(task.above, 0, structures.size() * bins * sizeof(double));
+  const DvhStatus status = accumulate(task.dose, task.voxels, task.bins_per_unit, task.unit, task.last_bin,
+                                      structures.data(), structures.size());
+  for (std::size_t s = 0; s < structures.size(); ++s) {
+    sum_from_above(structures[s].histogram, bins);
+    const DvhSums& sums = structures[s].sums;
+    double* const row = task.sums + s * 4;
+    row[0] = sums.weight;
+    row[1] = sums.weighted_dose;
+    row[2] = static_cast<double>(sums.least);
+    row[3] = static_cast<double>(sums.most);
+  }
+  return status;
 }
 
 }  // namespace trocar

@@ -8,7 +8,6 @@ import pytest
 from trocar.bench import report
 from trocar.bench.workloads import planning_strata
 from trocar.planners.phantom import phantom_shape
-from trocar.planners.starts import START_KINDS
 from trocar.runtime.errors import InvalidInput, ModelNotFound
 
 
@@ -62,10 +61,6 @@ def test_the_worst_served_are_named():
     ]
     assert planning_strata._least_met(rows) == "median lobe yes: 1 of 2"
     assert planning_strata._least_met(rows[:1]) == "all: 3 of 4"
-
-
-def test_the_starts_are_the_search_s():
-    assert planning_strata.START_KINDS == START_KINDS
 
 
 def test_what_cannot_be_measured_is_refused(tmp_path):

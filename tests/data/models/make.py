@@ -1,7 +1,8 @@
 """Makes the graphs beside this file; needs the `onnx` package, which the tests do not.
 
-`pair`: total and difference of two inputs. `mixed`: other dtypes and an unnamed axis. `external`: weights
-in a file outside. `broken_run`: opens, and fails when it runs.
+`pair`: total and difference of two inputs; `double`: both doubled. `mixed`: other dtypes and an unnamed axis.
+`external`: weights in a file outside. `broken_run`: opens, and fails when it runs. `unknown_operator`: none
+that exists. `half`, `quantised`: a convolution in float16, and in int8 between Q/DQ pairs.
 """
 
 from __future__ import annotations
@@ -33,6 +34,17 @@ save(
     [floats("total"), floats("difference")],
 )
 save(
+    "double",
+    [
+        node("Add", ["left", "right"], ["sum"]),
+        node("Add", ["sum", "sum"], ["total"]),
+        node("Sub", ["left", "right"], ["less"]),
+        node("Add", ["less", "less"], ["difference"]),
+    ],
+    [floats("left"), floats("right")],
+    [floats("total"), floats("difference")],
+)
+save(
     "mixed",
     [node("Cast", ["pixels"], ["wide"], to=TensorProto.INT64), node("Not", ["mask"], ["inverse"])],
     [
@@ -59,4 +71,41 @@ save(
     [floats("left")],
     [helper.make_tensor_value_info("square", TensorProto.FLOAT, [7, 7])],
     [seven],
+)
+save(
+    "unknown_operator",
+    [node("Transmogrify", ["left"], ["total"], name="the_odd_one")],
+    [floats("left")],
+    [floats("total")],
+)
+
+
+def halves(name: str, channels: int) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, TensorProto.FLOAT16, ["batch", channels, 8, 8])
+
+
+ramp = np.linspace(-1, 1, 4 * 2 * 3 * 3).reshape(4, 2, 3, 3)
+save(
+    "half",
+    [
+        node("Conv", ["image", "kernel"], ["sums"], name="conv", pads=[1, 1, 1, 1]),
+        node("Relu", ["sums"], ["logits"], name="relu"),
+    ],
+    [halves("image", 2)],
+    [halves("logits", 4)],
+    [numpy_helper.from_array(ramp.astype(np.float16), "kernel")],
+)
+step = numpy_helper.from_array(np.float32(1 / 127), "step")
+nought = numpy_helper.from_array(np.int8(0), "nought")
+save(
+    "quantised",
+    [
+        node("QuantizeLinear", ["image", "step", "nought"], ["image_q"], name="image_q"),
+        node("DequantizeLinear", ["image_q", "step", "nought"], ["image_dq"], name="image_dq"),
+        node("DequantizeLinear", ["kernel_q", "step", "nought"], ["kernel"], name="kernel_dq"),
+        node("Conv", ["image_dq", "kernel"], ["logits"], name="conv", pads=[1, 1, 1, 1]),
+    ],
+    [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 2, 8, 8])],
+    [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 4, 8, 8])],
+    [step, nought, numpy_helper.from_array(np.round(ramp * 127).astype(np.int8), "kernel_q")],
 )

@@ -56,6 +56,8 @@ DOCUMENT = {
     "timing_ms": {"read": 0.0, "total": 12.345},
     "provenance": {"model": "annealing", "model_sha256": "", "extra": None},
 }
+JUDGED = ("plan", "metrics", "seeds", "needles", "total_strength_u", "validity")
+DOCUMENT["alternatives"] = [{key: DOCUMENT[key] for key in JUDGED}]
 
 
 def test_a_document_survives_the_wire() -> None:
@@ -151,7 +153,7 @@ def test_a_template_of_one_coordinate_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "given", [Search(), Search(budget_ms=500.0), Search(moves=1, seed=2**63 - 1, chains=3)]
+    "given", [Search(), Search(budget_ms=500.0), Search(moves=1, seed=2**63 - 1, chains=3, alternatives=2)]
 )
 def test_searches_there_and_back(given: Search) -> None:
     assert messages.search(messages.search_message(given)) == given

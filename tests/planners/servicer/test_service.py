@@ -76,6 +76,7 @@ def test_a_caller_that_left_before_we_looked() -> None:
 def test_artifacts_take_their_time() -> None:
     config = PlanningConfig()
     assert config.kept_ms(["dvh.png"]) == config.kept_ms([]) + config.render_ms
+    assert config.kept_ms(["dvh.png"], 3) == config.kept_ms(["dvh.png"]) + 2 * config.reserve_ms
 
 
 @pytest.mark.parametrize(

@@ -57,13 +57,13 @@ def test_a_batch_has_the_bits_of_its_single_values(count, seed):
         assert kernels.dose_away_along(flat_source(), away[k : k + 1], along[k : k + 1])[0] == batch[k]
 
 
-def cube_kernel(side):
+def cube_kernel(side, put=np.asarray):
     rng = np.random.default_rng(1)
     values = np.zeros((side, side, side + kernels.ROW_PADDING - 1), dtype=np.float32)
     values[:, :, :side] = rng.uniform(size=(side, side, side))
     index = np.arange(side, dtype=np.int32)
     reach = -(side // 2)
-    return kernels.Kernel(values, index, index, (reach, reach, reach))
+    return kernels.Kernel(put(values), put(index), put(index), (reach, reach, reach))
 
 
 @settings(max_examples=60, deadline=None)
@@ -102,6 +102,94 @@ def test_kernel_indices_outside_the_values_are_refused():
         kernels.superpose(np.zeros((2, 2, 2), dtype=np.float32), wrong, np.zeros((1, 3), dtype=np.int32), 1.0)
 
 
+# ---- the CPU and the CUDA sources, against the CPU's bits -------------------------------------------
+
+
+HINGED = {"g_radius": np.array([0.537, 1.0137]), "g": np.array([1.1, 0.7])}
+FALLING = {"g_radius": np.array([0.5, 1.0]), "g": np.array([1.0, 0.6])}
+TABLES = pytest.mark.parametrize("tables", [FALLING, HINGED], ids=["on-edges", "hinged"])
+
+
+def cloud(count, seed):
+    return np.random.default_rng(seed).uniform(-5, 5, (count, 3))
+
+
+def unit_axes(count):
+    axes = np.random.default_rng(5).normal(size=(count, 3))
+    return axes / np.linalg.norm(axes, axis=1, keepdims=True)
+
+
+@TABLES
+@pytest.mark.parametrize("count", [0, 1, 127, 129, 1000])
+def test_away_along_has_the_cpus_bits(backend, tables, count):
+    rng = np.random.default_rng(count)
+    away = rng.uniform(0, 5, count).astype(np.float32)
+    along = rng.uniform(-5, 5, count).astype(np.float32)
+    out = backend.put(np.full(count, np.nan, dtype=np.float32))
+    kernels.dose_away_along_into(
+        flat_source(**tables), backend.put(away), backend.put(along), out, stream=backend.stream
+    )
+    with backend.cpu():
+        expected = kernels.dose_away_along(flat_source(**tables), away, along)
+    assert backend.get(out).tobytes() == expected.tobytes()
+
+
+@TABLES
+@pytest.mark.parametrize("oriented", [False, True], ids=["axial", "oriented"])
+@pytest.mark.parametrize(("count", "seeds"), [(0, 3), (1, 0), (1, 1), (130, 7), (257, 40)])
+def test_points_have_the_cpus_bits(backend, tables, oriented, count, seeds):
+    where, sources, axes = cloud(count, 1), cloud(seeds, 2), unit_axes(seeds) if oriented else None
+    out = backend.put(np.full(count, np.nan))
+    kernels.dose_points_into(
+        flat_source(**tables),
+        backend.put(where),
+        backend.put(sources),
+        out,
+        None if axes is None else backend.put(axes),
+        stream=backend.stream,
+    )
+    with backend.cpu():
+        expected = kernels.dose_points(flat_source(**tables), where, sources, axes)
+    assert backend.get(out).tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize(("seeds", "count"), [(0, 3), (3, 0), (1, 1), (5, 300)])
+def test_the_matrix_has_the_cpus_bits(backend, seeds, count):
+    sources, where = cloud(seeds, 2), cloud(count, 1)
+    out = backend.put(np.full((seeds, count), np.nan, dtype=np.float32))
+    kernels.dose_matrix_into(
+        flat_source(**FALLING), backend.put(sources), backend.put(where), out, stream=backend.stream
+    )
+    with backend.cpu():
+        expected = kernels.dose_matrix(flat_source(**FALLING), sources, where)
+    assert backend.get(out).tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize("shape", [(0, 4, 4), (1, 1, 1), (3, 5, 31), (2, 3, 33), (4, 4, 70)])
+@pytest.mark.parametrize("count", [0, 1, 32, 75])
+def test_superposition_has_the_cpus_bits(backend, shape, count):
+    rng = np.random.default_rng(count)
+    seeds = rng.integers(-2, [extent + 2 for extent in shape], (count, 3)).astype(np.int32)
+    before = rng.uniform(size=shape).astype(np.float32)
+    out = backend.put(before.copy())
+    kernels.superpose(out, cube_kernel(161, backend.put), backend.put(seeds), 0.42, stream=backend.stream)
+    expected = before.copy()
+    with backend.cpu():
+        kernels.superpose(expected, cube_kernel(161), seeds, 0.42)
+    assert backend.get(out).tobytes() == expected.tobytes()
+
+
+def test_on_a_gpu_a_voxel_beyond_the_kernels_reach_is_nan(backend):
+    if not backend.runs_cuda:
+        pytest.skip("the CPU refuses it")
+    seeds = np.array([[1, 1, 1], [-9, 1, 1]], dtype=np.int32)
+    out = backend.put(np.ones((4, 4, 4), dtype=np.float32))
+    kernels.superpose(out, cube_kernel(23, backend.put), backend.put(seeds), 1.0, stream=backend.stream)
+    # The kernel reaches 11 voxels: from z = -9 to z = 2.
+    assert np.isnan(backend.get(out)[3]).all()
+    assert np.isfinite(backend.get(out)[:3]).all()
+
+
 def points(count=2):
     return np.zeros((count, 3))
 
@@ -109,18 +197,24 @@ def points(count=2):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda s: kernels.dose_away_along(s, f32(1), f32(1, 2)), "along: expected 1 values, got 2"),
-        (lambda s: kernels.dose_away_along(s, np.zeros(3), f32(1, 2, 3)), "away: .* float32 .*, got float64"),
+        (
+            lambda s: kernels.dose_away_along(s, f32(1), f32(1, 2)),
+            r"along: expected one value a point of shape \(1,\), got shape \(2,\)",
+        ),
+        (
+            lambda s: kernels.dose_away_along(s, np.zeros(3), f32(1, 2, 3)),
+            "away: expected float32, got float64",
+        ),
         (lambda s: kernels.dose_points(s, points().astype(np.float32), points()), "points: .*, got float32"),
         (
             lambda s: kernels.dose_points(s, np.zeros((2, 2)), points()),
-            "points: .*, the last of 3, got shape",
+            r"points: expected x, y, z of shape \(any, 3\), got shape \(2, 2\)",
         ),
         (lambda s: kernels.dose_points(s, points(4)[::2], points()), "points: .*, got strides"),
         (lambda s: kernels.dose_points(s, [[0, 0, 0]], points()), "points: .*, got list"),
         (
             lambda s: kernels.dose_points(s, points(), points(), points(1)),
-            "axes: expected 2, one a seed, got 1",
+            r"axes: expected one axis a seed of shape \(2, 3\), got shape \(1, 3\)",
         ),
         (
             lambda s: kernels.dose_matrix(s, points(), np.asfortranarray(np.ones((4, 3)))),
@@ -139,6 +233,16 @@ def test_a_read_only_grid_is_refused():
     out.flags.writeable = False
     with pytest.raises(InvalidInput, match="out: expected a writable array"):
         kernels.superpose(out, cube_kernel(21), np.zeros((1, 3), dtype=np.int32), 1.0)
+
+
+@pytest.mark.parametrize("give", ["points", "seeds", "axes"])
+def test_a_result_over_an_input_is_refused(give):
+    arrays = {name: cloud(4, 1) for name in ("points", "seeds", "axes")}
+    out = arrays[give].reshape(-1)[:4]
+    with pytest.raises(
+        InvalidInput, match=f"out: expected memory apart from {give}, got arrays that overlap"
+    ):
+        kernels.dose_points_into(flat_source(), arrays["points"], arrays["seeds"], out, arrays["axes"])
 
 
 def test_nodes_too_close_for_the_lookup_are_refused():

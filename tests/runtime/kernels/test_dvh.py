@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 
 from trocar.runtime.errors import InvalidInput
-from trocar.runtime.kernels.dvh import Histograms, cumulative_histograms, cumulative_histograms_reference
+from trocar.runtime.kernels.dvh import (
+    Histograms,
+    cumulative_histograms,
+    cumulative_histograms_into,
+    cumulative_histograms_reference,
+    workspace_values,
+)
 
 SETTINGS = {"unit": 145.0, "bins_per_unit": 8000, "bins": 40000}
 BACKENDS = pytest.mark.parametrize(
@@ -135,3 +141,147 @@ def test_negative_zero_is_zero(backend):
 def test_a_shape_that_differs_is_refused(backend):
     with pytest.raises(InvalidInput, match="shape"):
         backend(np.ones((2, 3), dtype=np.float32), [np.ones((3, 2), dtype=np.float32)], **SETTINGS)
+
+
+# ---- into the caller's buffers: the CPU and the CUDA sources ----------------------------------------
+
+
+def histograms_into(backend, dose, fractions, *, unit, bins_per_unit, bins):
+    count = len(fractions)
+    buffers = [
+        backend.put(np.full(shape, np.nan))
+        for shape in (
+            (count, bins + 1),
+            (count, 4),
+            workspace_values("cuda" if backend.runs_cuda else "cpu", dose.size, count),
+        )
+    ]
+    above, sums, workspace = buffers
+    cumulative_histograms_into(
+        backend.put(dose),
+        [backend.put(fraction) for fraction in fractions],
+        above,
+        sums,
+        unit=unit,
+        bins_per_unit=bins_per_unit,
+        workspace=workspace,
+        stream=backend.stream,
+    )
+    return Histograms(backend.get(above), *backend.get(sums).T)
+
+
+def fixed_point(dose, fractions, *, unit, bins_per_unit, bins):
+    """What a GPU adds, in NumPy: the covered fractions as integers."""
+    bits = 62 - int(np.ceil(np.log2(dose.size)))
+    index = np.minimum(dose.astype(np.float64) * bins_per_unit / unit, bins).astype(np.int64).ravel()
+    rows = []
+    for fraction in fractions:
+        counts = np.zeros(bins + 1, dtype=np.uint64)
+        np.add.at(counts, index, np.floor(fraction.ravel() * 2.0**bits + 0.5).astype(np.uint64))
+        rows.append(np.cumsum(counts[::-1])[::-1].astype(np.float64) * 2.0**-bits)
+    return np.array(rows)
+
+
+@pytest.mark.parametrize("shape", [(1,), (255,), (4096,), (4097,), (17, 33, 29)])
+@pytest.mark.parametrize("regions", [1, 3])
+@pytest.mark.parametrize("bins", [0, 31, 9000])
+def test_a_gpu_adds_integers(backend, shape, regions, bins):
+    dose, fractions = scene(shape, regions)
+    settings = {"unit": 145.0, "bins_per_unit": 2000, "bins": bins}
+    found = histograms_into(backend, dose, fractions, **settings)
+    expected = cumulative_histograms_reference(dose, fractions, **settings)
+    if not backend.runs_cuda:
+        assert_same_bits(found, expected)
+        return
+    exact = fixed_point(dose, fractions, **settings)
+    assert found.above.tobytes() == exact.tobytes()
+    assert found.total.tobytes() == exact[:, 0].tobytes()
+    np.testing.assert_allclose(found.above, expected.above, rtol=0, atol=dose.size * 2.0**-40)
+    np.testing.assert_allclose(found.weighted_sum, expected.weighted_sum, rtol=1e-13)
+    assert found.least.tolist() == expected.least.tolist()
+    assert found.most.tolist() == expected.most.tolist()
+
+
+def test_no_voxel_and_no_region(backend):
+    nothing = np.empty(0, dtype=np.float32)
+    settings = {"unit": 1.0, "bins_per_unit": 1, "bins": 3}
+    found = histograms_into(backend, nothing, [nothing], **settings)
+    assert found.above.tolist() == [[0.0] * 4]
+    assert (found.total[0], found.weighted_sum[0], found.least[0], found.most[0]) == (0, 0, np.inf, -np.inf)
+    assert histograms_into(backend, np.ones(3, dtype=np.float32), [], **settings).above.shape == (0, 4)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -1.0])
+@pytest.mark.parametrize("where", ["dose", "fraction"])
+def test_bad_values_are_refused_or_poison_every_result(backend, bad, where):
+    dose, (first, second) = scene((5000,), 2)
+    (dose if where == "dose" else second)[4500] = bad
+    if not backend.runs_cuda:
+        with pytest.raises(InvalidInput, match=where):
+            histograms_into(backend, dose, [first, second], **SETTINGS)
+        return
+    found = histograms_into(backend, dose, [first, second], **SETTINGS)
+    for field in FIELDS:
+        assert np.isnan(getattr(found, field)).all(), field
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"dose": np.zeros(4)}, "dose: expected float32, got float64"),
+        (
+            {"fractions": [np.zeros(3, np.float32)]},
+            r"fractions\[0\]: expected the dose's shape \(4,\), got \(3,\)",
+        ),
+        (
+            {"above": np.zeros((2, 5))},
+            r"above: expected structures x bins of shape \(1, any\), got shape \(2, 5\)",
+        ),
+        ({"above": np.zeros((1, 5), np.float32)}, "above: expected float64, got float32"),
+        ({"above": np.zeros((1, 0))}, "above: expected at least one bin"),
+        ({"above": np.zeros((1, 10))[:, ::2]}, "above: expected dense axes"),
+        ({"sums": np.zeros(4)}, r"sums: expected structures x 4 of shape \(1, 4\), got shape \(4,\)"),
+        ({"workspace": None}, "workspace: expected an array that DLPack can share, got NoneType"),
+    ],
+)
+def test_wrong_buffers_are_refused_by_name(change, message):
+    arguments = {
+        "dose": np.zeros(4, np.float32),
+        "fractions": [np.zeros(4, np.float32)],
+        "above": np.zeros((1, 5)),
+        "sums": np.zeros((1, 4)),
+        "workspace": np.zeros(0),
+    }
+    with pytest.raises(InvalidInput, match=message):
+        cumulative_histograms_into(**(arguments | change), unit=1.0, bins_per_unit=1)
+
+
+def test_a_workspace_too_small_is_refused(backend):
+    if not backend.runs_cuda:
+        pytest.skip("the CPU needs none")
+    dose = backend.put(np.zeros(4, np.float32))
+    with pytest.raises(InvalidInput, match="workspace: expected at least 3 values, got 2"):
+        cumulative_histograms_into(
+            dose,
+            [backend.put(np.zeros(4, np.float32))],
+            backend.put(np.zeros((1, 5))),
+            backend.put(np.zeros((1, 4))),
+            unit=1.0,
+            bins_per_unit=1,
+            workspace=backend.put(np.zeros(2)),
+            stream=backend.stream,
+        )
+
+
+def test_results_that_share_memory_are_refused():
+    memory = np.zeros((1, 9))
+    with pytest.raises(InvalidInput, match="memory apart from sums"):
+        cumulative_histograms_into(
+            np.zeros(4, np.float32),
+            [np.zeros(4, np.float32)],
+            memory[:, :5],
+            memory[:, 4:8],
+            unit=1.0,
+            bins_per_unit=1,
+            workspace=np.zeros(0),
+        )

@@ -124,7 +124,9 @@ def test_covered_area_is_the_shoelace_area(radii, phase, backwards):
     cover = cover_polygons([[polygon[::-1] if backwards else polygon]], (31, 33))
     assert cover.min() >= 0.0
     assert cover.max() <= 1.0
-    assert cover.sum(dtype=np.float64) == pytest.approx(shoelace(polygon), rel=2e-3, abs=0.05)
+    # The midpoint rule on 16 lines a row errs by at most half a line times the variation of the chords.
+    variation = np.abs(np.diff(polygon[:, 0], append=polygon[0, 0])).sum()
+    assert cover.sum(dtype=np.float64) == pytest.approx(shoelace(polygon), abs=variation / 32 + 1e-3)
 
 
 def test_coverage_by_hand():

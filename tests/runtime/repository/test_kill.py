@@ -10,9 +10,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from trocar.runtime.repository.store import Model, Repository
 
-KILLS = 25
+KILLS = 12
 LONGEST_S = 0.06
 # Files large enough that most of the time goes into writing them.
 PUBLISHER = """
@@ -21,7 +23,7 @@ from pathlib import Path
 from trocar.runtime.repository.store import Repository
 root, model, fields = Path(sys.argv[1]), Path(sys.argv[2]).read_bytes(), json.loads(sys.argv[3])
 repository = Repository(root)
-files = {"model.onnx": model + bytes(4 << 20), "card.md": b"# pair", "extra.md": b"x" * (1 << 20)}
+files = {"model.onnx": model, "card.md": b"# pair", "extra.md": b"x" * (5 << 20)}
 print("ready", flush=True)
 while True:
     repository.publish("pair", fields, files)
@@ -29,9 +31,26 @@ while True:
 """
 
 
-def test_killed_publishers(
+@pytest.mark.parametrize("what", ["publish", "first", "sign"])
+def test_killed_at_every_line(
+    what: str, published: Model, repository: Repository, fields: dict[str, Any], graphs: Path
+) -> None:
+    command = [sys.executable, str(Path(__file__).with_name("killed.py")), str(repository.root), what]
+    command += [str(graphs / "pair.onnx"), json.dumps(fields)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    seen = json.loads(done.stdout)
+    # Kills fell before the rename and after it, and left what the next writer had to sweep.
+    assert seen["lines"] > 30
+    assert 2 <= seen["whole"] < seen["lines"]
+    assert 10 <= seen["swept"] < seen["lines"]
+    assert repository.open("pair", 1).manifest == published.manifest
+
+
+def test_killed_at_random(
     published: Model, repository: Repository, fields: dict[str, Any], graphs: Path
 ) -> None:
+    """Between lines too: within a write, a flush, a rename."""
     generator = random.Random(20261123)
     command = [sys.executable, "-c", PUBLISHER, str(repository.root), str(graphs / "pair.onnx")]
     command.append(json.dumps(fields))
@@ -44,7 +63,7 @@ def test_killed_publishers(
             time.sleep(generator.uniform(0, LONGEST_S))
             process.kill()
             said = process.stdout.read().count("published")
-        interrupted += (published.folder.parent / ".publishing").exists()
+        interrupted += (repository.root / ".publishing").exists()
         after = repository.versions("pair")
         assert after[: len(before)] == before
         # One more than it could say: killed between the rename and the word.
@@ -55,4 +74,4 @@ def test_killed_publishers(
     # What the kills left does not stand in the way of the next.
     files = {name: published.read(name) for name in published.manifest.files}
     assert repository.publish("pair", fields, files).manifest.version == after[-1] + 1
-    assert not (published.folder.parent / ".publishing").exists()
+    assert not (repository.root / ".publishing").exists()

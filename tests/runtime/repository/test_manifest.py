@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from trocar.runtime.errors import InvalidInput
-from trocar.runtime.repository.manifest import decode_manifest, parse_manifest
+from trocar.runtime.repository.manifest import Variant, decode_manifest, parse_manifest
 from trocar.runtime.session.base import TensorSpec
 
 
@@ -44,6 +44,28 @@ def test_axes_may_be_unnamed_and_tensors_scalar(document: dict[str, Any], schema
     document["outputs"][0]["shape"] = []
     assert parse_manifest(document, "m").inputs[0].shape == (None, 4)
     schema.validate(document)
+
+
+FP16 = {"file": "model.fp16.onnx", "format": "onnx", "precision": "fp16", "parity": {"p": 1}, "metrics": {}}
+ENGINE = {**FP16, "file": "model.sm89.engine", "format": "tensorrt-rtx", "engine": {"library": "1.2"}}
+
+
+@pytest.fixture
+def full(document: dict[str, Any]) -> dict[str, Any]:
+    """A document with everything that not every model has."""
+    document["files"] |= {"model.fp16.onnx": "1" * 64, "model.sm89.engine": "2" * 64}
+    document["variants"] = {"fp16": {**FP16, "engine": {}}, "tensorrt-rtx-fp16-sm89": dict(ENGINE)}
+    return {**document, "preprocessing": {"scale": [0.5]}, "postprocessing": {"mode": "argmax"}}
+
+
+def test_reading_a_full_manifest_gives_what_is_written(full: dict[str, Any], schema: Any) -> None:
+    manifest = parse_manifest(full, "m")
+    assert manifest.variants["fp16"] == Variant("model.fp16.onnx", "onnx", "fp16", {"p": 1}, {}, {})
+    assert manifest.variants["tensorrt-rtx-fp16-sm89"].engine == {"library": "1.2"}
+    assert manifest.preprocessing == {"scale": [0.5]}
+    assert manifest.document() == full
+    assert decode_manifest(manifest.encoded(), "m") == manifest
+    schema.validate(json.loads(manifest.encoded()))
 
 
 def put(*path: Any) -> Callable[[dict[str, Any]], None]:
@@ -106,13 +128,59 @@ REFUSED = [
     (put("files", "a\\b.onnx\n", "0" * 64), "expected a plain file name"),
     (put("files", ".hidden.md", "0" * 64), "expected a plain file name"),
     (put("files", "manifest.json", "0" * 64), "expected a plain file name"),
-    (put("files", "weights.pkl", "0" * 64), "expected a file of .onnx, .md, .json, got 'weights.pkl'"),
+    (
+        put("files", "weights.pkl", "0" * 64),
+        "expected a file of .onnx, .engine, .md, .json, got",
+    ),
     (put("files", "weights.pt", "0" * 64), "expected a file of"),
     (put("files", "model.onnx.data", "0" * 64), "expected a file of"),
     (put("files", "card.md", "0" * 63), "expected SHA-256"),
     (put("files", "card.md", "F" * 64), "expected SHA-256"),
     (put("files", "card.md", None), "expected SHA-256"),
 ]
+
+
+FULL_REFUSED = [
+    (put("variants", {}), "variants: expected at least one entry"),
+    (put("variants", []), "variants: expected a JSON object"),
+    (put("preprocessing", {}), "preprocessing: expected at least one entry"),
+    (put("postprocessing", "argmax"), "postprocessing: expected a JSON object"),
+    (put("variants", "Bad/name", {**FP16, "engine": {}}), "variants: expected a name of"),
+    (put("variants", "fp16", "model.onnx"), "variants: fp16: expected a JSON object"),
+    (put("variants", "fp16", FP16), "fp16: expected the key 'engine'"),
+    (put("variants", "fp16", "code", "x"), "unknown key 'code'"),
+    (put("variants", "fp16", "format", "pickle"), "expected a format of onnx, tensorrt, tensorrt-rtx"),
+    (put("variants", "fp16", "format", ["onnx"]), "expected a format of"),
+    (put("variants", "fp16", "precision", "fp64"), "expected a precision of fp32, fp16, int8"),
+    (put("variants", "fp16", "file", "../model.onnx"), "expected a plain file name"),
+    (
+        put("variants", "fp16", "file", "model.sm89.engine"),
+        "expected one of the files model.fp16",
+    ),
+    (
+        put("variants", "tensorrt-rtx-fp16-sm89", "file", "model.onnx"),
+        "expected one of the files model.sm",
+    ),
+    (put("variants", "fp16", "parity", None), "parity: expected a JSON object"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), FULL_REFUSED)
+def test_reader_and_schema_refuse_variants(
+    full: dict[str, Any], schema: Any, change: Callable[[dict[str, Any]], None], message: str
+) -> None:
+    hostile = copy.deepcopy(full)
+    change(hostile)
+    with pytest.raises(InvalidInput) as refused:
+        parse_manifest(hostile, "m")
+    assert message in str(refused.value)
+    assert not schema.is_valid(hostile)
+
+
+def test_a_variant_is_one_of_the_files(full: dict[str, Any]) -> None:
+    del full["files"]["model.fp16.onnx"]
+    with pytest.raises(InvalidInput, match=r"fp16: expected one of the files model\.onnx, got 'model\.fp16"):
+        parse_manifest(full, "m")
 
 
 @pytest.mark.parametrize(("change", "message"), REFUSED)
@@ -135,7 +203,7 @@ SCALARS = st.one_of(
 JSON = st.recursive(
     SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3)
 )
-PLACES = ("schema", "name", "version", "limits", "inputs", "opset", "files", "training", "task")
+PLACES = ("schema", "name", "version", "limits", "inputs", "opset", "files", "training", "task", "variants")
 
 
 @settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])

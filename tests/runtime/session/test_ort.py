@@ -9,12 +9,9 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from trocar.runtime.device import Device
 from trocar.runtime.errors import DeviceError, InvalidInput
 from trocar.runtime.session import ort
 from trocar.runtime.session.base import TensorSpec
-
-GPU = Device("cuda", "Imaginary 9000", "the driver has it")
 
 
 def test_dtypes_scalars_and_unnamed_axes(graphs: Path) -> None:
@@ -62,6 +59,27 @@ def test_threads_must_be_positive(graphs: Path, threads: int) -> None:
         ort.open_session(graphs / "pair.onnx", threads=threads)
 
 
+def test_an_output_of_another_shape_than_the_graph_gives_is_a_device_error(graphs: Path) -> None:
+    session = ort.open_session(graphs / "mixed.onnx", device="cpu")
+    pixels, mask = np.zeros((3, 4), np.uint8), np.array(True)
+    found = {"wide": np.zeros((2, 4), np.int64), "inverse": np.zeros((), np.bool_)}
+    with pytest.raises(DeviceError, match=r"mixed\.onnx: ONNX Runtime failed"):
+        session.run_into({"pixels": pixels, "mask": mask}, found)
+    found["wide"] = np.zeros((3, 4), np.int64)
+    session.run_into({"pixels": pixels + np.uint8(9), "mask": mask}, found)
+    assert found["wide"].tolist() == [[9] * 4] * 3
+    assert not found["inverse"]
+
+
+def test_a_device_array_is_refused_on_the_cpu(graphs: Path) -> None:
+    session = ort.open_session(graphs / "pair.onnx", device="cpu")
+    feeds = {name: np.zeros((2, 2, 3), np.float32) for name in ("left", "right")}
+    facts = {"shape": (2, 2, 3), "typestr": "<f4", "data": (4096, False), "version": 3}
+    found = {"total": SimpleNamespace(__cuda_array_interface__=facts), "difference": feeds["left"].copy()}
+    with pytest.raises(InvalidInput, match="output total: expected memory of the cpu, got a device array"):
+        session.bind(feeds, found)
+
+
 def test_threads_reach_the_backend(graphs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
     real = onnxruntime.InferenceSession
@@ -73,57 +91,3 @@ def test_threads_reach_the_backend(graphs: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(onnxruntime, "InferenceSession", spy)
     ort.open_session(graphs / "pair.onnx", threads=3, device="cpu")
     assert seen == [(3, 1, ["CPUExecutionProvider"])]
-
-
-def _native(provider: str, failure: str = "") -> SimpleNamespace:
-    """A native session that says it runs on `provider`, and fails where told to."""
-
-    def run(names: list[str], feeds: dict[str, Any]) -> list[Any]:
-        if failure:
-            raise RuntimeError(failure)
-        return [feeds["x"] for _ in names]
-
-    node = SimpleNamespace(name="x", type="tensor(float)", shape=["batch", 3])
-    return SimpleNamespace(
-        get_inputs=lambda: [node], get_outputs=lambda: [node], get_providers=lambda: [provider], run=run
-    )
-
-
-@pytest.fixture
-def gpu(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A driver that has a device; `gpu(native session)` is what ONNX Runtime opens with CUDA asked for."""
-
-    def use(native: SimpleNamespace) -> None:
-        def create(_data: bytes, _options: Any, providers: list[str]) -> SimpleNamespace:
-            return native if ort.CUDA in providers else _native(ort.CPU)
-
-        monkeypatch.setattr(onnxruntime, "InferenceSession", create)
-        monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: None)
-        monkeypatch.setattr(
-            ort, "choose_device", lambda wanted, _providers: GPU if wanted != "cpu" else ort.cpu("asked for")
-        )
-
-    return use
-
-
-def test_cuda_is_named_when_a_run_went_through(gpu: Any) -> None:
-    gpu(_native(ort.CUDA))
-    session = ort.open_session(b"")
-    assert (session.provider, session.device) == (ort.CUDA, GPU)
-
-
-@pytest.mark.parametrize(
-    ("native", "why"),
-    [
-        (_native(ort.CPU), "ONNX Runtime gave CPUExecutionProvider"),
-        (_native(ort.CUDA, "no libcudnn"), "ONNX Runtime failed: no libcudnn"),
-    ],
-)
-def test_cuda_that_does_not_work_is_not_named(gpu: Any, native: SimpleNamespace, why: str) -> None:
-    gpu(native)
-    session = ort.open_session(b"")
-    assert (session.provider, session.device.kind) == (ort.CPU, "cpu")
-    assert "Imaginary 9000 does not work" in session.device.why
-    assert why in session.device.why
-    with pytest.raises(DeviceError, match=why):
-        ort.open_session(b"", device="cuda")
