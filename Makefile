@@ -10,8 +10,8 @@ SOURCES := $(wildcard $(shell git ls-files -co --exclude-standard -- bench plann
 WHEEL := build/wheel/.built
 RUN := $(VENV)/.run
 TOOLS := $(VENV)/.tools
-PACKAGES := trocar.planners trocar.runtime trocar.export trocar.video trocar.bench
 SANITIZED := build/sanitize/.built
+PACKAGES := trocar.planners trocar.runtime trocar.export trocar.video trocar.bench
 export CMAKE_BUILD_PARALLEL_LEVEL ?= $(shell nproc 2>/dev/null || echo 2)
 
 .DEFAULT_GOAL := help
