@@ -43,7 +43,7 @@ class Recording:
         """
         if self.guard.guard(shown.image_bgr, shown.frame.quality):
             # The clean frame is lent to the sinks too; where there is no annotation none of them keeps it.
-            shown = replace(shown, annotation=None)
+            shown = replace(shown, annotation=None, reason=shown.reason or "out of body, not kept")
         for sink in self._sinks:
             sink.write(shown)
         self.written += 1
