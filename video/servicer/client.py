@@ -13,12 +13,12 @@ import cv2
 import grpc
 import numpy as np
 
-from trocar.runtime.errors import InvalidInput, TrocarError, Unavailable
+from trocar.runtime.errors import DeviceError, InvalidInput, TrocarError, Unavailable
 from trocar.runtime.server.interceptors import error_of
 from trocar.v1 import video_pb2, video_pb2_grpc
 from trocar.video.frames import Frame
 from trocar.video.pipeline import Engine
-from trocar.video.remote import SKIPPED, Answered, Task
+from trocar.video.remote import ENDING, SKIPPED, Answered, Task
 from trocar.video.ring import Slot
 from trocar.video.run import Server
 from trocar.video.segmenter import INSTRUMENT_LABEL, MODEL
@@ -112,7 +112,7 @@ class RemoteServer:
             waiting = list(self._waiting)
             self._waiting.clear()
         for task in waiting:
-            self._finish(task, "the pipeline is ending")
+            self._finish(task, ENDING)
         self._requests.put(None)
         self._thread.join(timeout=_READY_S)
         self._call.cancel()
@@ -143,6 +143,8 @@ class RemoteServer:
             ended: TrocarError = Unavailable("the server ended the stream")
         except grpc.RpcError as error:
             ended = error_of(error.code(), error.details() or "")
+        except Exception as error:  # whatever it is, every frame is answered
+            ended = DeviceError(f"the server's reply could not be taken: {type(error).__name__}: {error}")
         with self._changed:
             self._error = ended
             tasks = [*self._sent.values(), *self._waiting]
@@ -154,10 +156,14 @@ class RemoteServer:
     def _take(self, reply: video_pb2.AnnotateReply) -> None:
         with self._changed:
             task = self._sent.pop(reply.id, None)
+            # Answers come in order: a frame sent before this one was let go by the server.
+            lost = [self._sent.pop(index) for index in sorted(self._sent) if index < reply.id]
             self._object_from = reply.object_from or self._object_from
             if reply.device:
                 self.device = f"{self.device}, {reply.device}"
             self._send()
+        for one in lost:
+            self._finish(one, SKIPPED)
         if task is None:
             return
         if reply.error:
@@ -170,6 +176,10 @@ class RemoteServer:
                 object_from=self._object_from,
                 labels=task.slot.labels,
             )
+        except DeviceError as error:
+            self._finish(task, str(error))
+            return
+        try:
             self._answered(task, annotation, "")
         finally:
             task.slot.release()

@@ -156,6 +156,7 @@ class _Reader:
             for number, pts_us, (height, width), write in pictures.read(request.frame):
                 slot = rings.slot(height, width, timeout_s=1.0)
                 if slot is None:
+                    self._stream.lose()
                     continue
                 write(slot.image_bgr)
                 frame = Frame(index, pts_us / 1e6, time.monotonic(), slot.image_bgr)
