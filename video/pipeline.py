@@ -59,7 +59,7 @@ OpenEngine = Callable[[Answered, int], Engine]
 
 @dataclass(frozen=True, slots=True)
 class VideoSettings:
-    """All thresholds of the pipeline; the `[services.video]` table of a configuration."""
+    """All thresholds of the pipeline; see `trocar.video.config` for where they are set."""
 
     latency: LatencySettings = field(default_factory=LatencySettings)
     gate: GateSettings = field(default_factory=GateSettings)
