@@ -119,12 +119,10 @@ def test_nothing_is_left_where_a_later_file_cannot_be_opened(tmp_path: Path) -> 
     assert [one.name for one in tmp_path.iterdir()] == ["taken"]
 
 
-def test_a_full_disk_leaves_no_part_of_a_log(tmp_path: Path) -> None:
+def test_a_log_on_a_full_disk_is_abandoned_without_a_trace(tmp_path: Path) -> None:
     sink = JsonlSink(tmp_path / "a.jsonl", Stream("c", 24, 32, 25.0, None, ("instrument",)))
     sink._text.close()
     sink._text = Path("/dev/full").open("w", encoding="utf-8")  # noqa: SIM115 (the sink closes it)
     sink.write(shown(0))
-    with pytest.raises(InvalidInput, match="No space left"):
-        sink.close()
     sink.abandon()
     assert list(tmp_path.iterdir()) == []

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from stills import double
@@ -104,22 +105,24 @@ def test_a_listener_that_raises_does_not_end_the_watch() -> None:
 
 
 _HANGS = """
-import sys, time
+import os, sys, time
 from trocar.video.frames import Frame
 from trocar.video.remote import Remote, WatchdogSettings, WorkerSpec
 from trocar.video.ring import Ring
-spec = WorkerSpec("doubles:double", {"fault": "hang"})
+spec = WorkerSpec("doubles:double", {"fault": "hang", "flag": sys.argv[1]})
 engine = Remote(spec, WatchdogSettings(stuck_ms=60000), lambda *_: None)
 engine.wait_ready()
 slot = Ring.create(1, 4, 4).acquire()
 engine.offer(Frame(0, 0.0, time.monotonic(), slot.image_bgr), slot)
+while not os.path.exists(sys.argv[1]):
+    time.sleep(0.01)
 print("under way", flush=True)
 time.sleep(600)
 """
 
 
-def test_a_worker_that_hangs_ends_with_a_parent_that_is_killed() -> None:
-    parent = subprocess.Popen([sys.executable, "-c", _HANGS], stdout=subprocess.PIPE)
+def test_a_worker_that_hangs_ends_with_a_parent_that_is_killed(tmp_path: Path) -> None:
+    parent = subprocess.Popen([sys.executable, "-c", _HANGS, str(tmp_path / "hangs")], stdout=subprocess.PIPE)
     assert parent.stdout is not None
     assert parent.stdout.readline() == b"under way\n"
     children = _children(parent.pid)
