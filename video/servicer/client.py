@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import queue
 import threading
-import time
 from collections import deque
 from collections.abc import Iterator
-from contextlib import suppress
 
 import cv2
 import grpc
 import numpy as np
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from trocar.runtime.errors import DeviceError, InvalidInput, TrocarError, Unavailable
 from trocar.runtime.server.interceptors import error_of
@@ -28,6 +27,7 @@ from trocar.video.servicer.messages import annotation_of
 _WINDOW = 2
 _JPEG_QUALITY = 92
 _READY_S = 30.0
+_SERVICE = video_pb2.DESCRIPTOR.services_by_name["VideoService"].full_name
 CHANNEL_OPTIONS = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1))
 
 
@@ -75,18 +75,13 @@ class RemoteServer:
         TrocarError
             What the server said, or that there is none.
         """
-        ready = grpc.channel_ready_future(self._channel)
-        deadline_s = time.monotonic() + _READY_S
+        # Not `channel_ready_future`: its thread fails aloud when the channel is closed soon after.
+        asked = health_pb2.HealthCheckRequest(service=_SERVICE)
         try:
-            while time.monotonic() < deadline_s:
-                if self._error is not None:
-                    raise self._error
-                with suppress(grpc.FutureTimeoutError):
-                    ready.result(timeout=0.05)
-                    return
-            raise Unavailable(f"expected a server that answers within {_READY_S:g} s")
-        finally:
-            ready.cancel()
+            health: Any = health_pb2_grpc.HealthStub(self._channel)
+            health.Check(asked, timeout=_READY_S)
+        except grpc.RpcError as error:
+            raise (self._error or error_of(error.code(), error.details() or "")) from error
 
     def offer(self, frame: Frame, slot: Slot) -> None:
         """Send the frame, or keep it while two are under way; see `Engine`."""
