@@ -6,6 +6,7 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Iterator
+from typing import Any
 
 import cv2
 import grpc
