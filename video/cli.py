@@ -43,8 +43,11 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     model = parser.add_argument_group("model")
     model.add_argument("--model", default="annotator", help="annotator (instruments) or polyp (%(default)s)")
     model.add_argument("--repository", metavar="DIR", default="", help="a folder of models of your own")
-    model.add_argument("--threads", type=int, default=2, metavar="N", help="of the network (%(default)d)")
-    model.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    model.add_argument("--threads", type=int, metavar="N", help="of the network (2)")
+    model.add_argument("--device", choices=("auto", "cpu", "cuda"), help="(auto)")
+    model.add_argument(
+        "--config", type=Path, metavar="FILE", help="thresholds: [services.video] of a trocar.toml"
+    )
     flow = parser.add_argument_group("playing")
     flow.add_argument("--live", action="store_true", help="at the source's pace; the newest frame wins")
     flow.add_argument("--display", action="store_true", help="show it fullscreen; q or Esc ends it")
@@ -66,15 +69,18 @@ def _configure(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
+    from trocar.runtime.config import load_config
+    from trocar.video.config import read_config
     from trocar.video.run import Job, annotate
     from trocar.video.show import progress, show
 
+    config = read_config(load_config(args.config).services.get("video", {}) if args.config else {})
     job = Job(
         input=args.input,
         model=args.model,
         repository=args.repository,
-        threads=args.threads,
-        device=args.device,
+        threads=config.threads if args.threads is None else args.threads,
+        device=args.device or config.device,
         live=args.live,
         display=args.display,
         mm_per_px=args.mm_per_px,
@@ -84,7 +90,7 @@ def _run(args: argparse.Namespace) -> int:
         report=args.report,
     )
     with _interruptible() as stop, progress(args.input) as moved:
-        document = annotate(job, stop=stop, moved=moved, server=_server(args))
+        document = annotate(job, stop=stop, moved=moved, settings=config, server=_server(args))
     if args.json:
         print(json.dumps(document, indent=2))
     else:

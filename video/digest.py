@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from array import array
 from collections import defaultdict
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -28,7 +29,7 @@ class Track:
     """One instrument's tip over time; frames without a tip are left out."""
 
     label: str
-    times_s: list[float] = field(default_factory=list)
+    times_s: array[float] = field(default_factory=lambda: array("d"))
     tips_px: list[tuple[float, float]] = field(default_factory=list)
 
 
@@ -37,11 +38,12 @@ class Digest:
 
     def __init__(self, fps: float, mm_per_px: float | None = None) -> None:
         self.fps, self.mm_per_px = fps, mm_per_px
-        self.times_s: list[float] = []
+        # Eight bytes a value: a stream may last for hours.
+        self.times_s: array[float] = array("d")
         self.ai_on: list[bool] = []
-        self.instruments: list[int] = []
-        self.quality: dict[str, list[float]] = {name: [] for name in QUALITIES}
-        self.stage_ms: dict[str, list[float]] = defaultdict(list)
+        self.instruments: array[int] = array("H")
+        self.quality: dict[str, array[float]] = {name: array("d") for name in QUALITIES}
+        self.stage_ms: dict[str, array[float]] = defaultdict(lambda: array("d"))
         self.tracks: dict[int, Track] = {}
         self.reasons: dict[str, int] = defaultdict(int)
         self._diagonal_px = 1.0
@@ -152,7 +154,7 @@ class Digest:
         }
 
 
-def _percentiles(values: list[float]) -> dict[str, float]:
+def _percentiles(values: array[float]) -> dict[str, float]:
     return {name: _rounded(np.percentile(values, share)) for name, share in (("p50", 50), ("p99", 99))} | {
         "max": _rounded(max(values))
     }

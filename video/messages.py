@@ -7,6 +7,7 @@ can be wrong, and nothing more.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -32,7 +33,7 @@ def decode(data: bytes) -> dict[str, Any]:
     """
     try:
         document = json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DeviceError(f"expected a message, got {len(data)} bytes that are none") from error
     if not isinstance(document, dict):
         raise DeviceError(f"expected a message, got a {type(document).__name__}")
@@ -66,16 +67,19 @@ def read_annotation(
     Raises
     ------
     DeviceError
-        A field is missing, of another kind, or not a probability.
+        A field is missing, of another kind, not a probability, or outside the frame: what draws and writes
+        it relies on that.
     """
     try:
+        if len(document["instances"]) > MAX_INSTANCES:
+            raise ValueError(f"expected at most {MAX_INSTANCES} instances")
         instances = tuple(
             Instance(
                 label=str(label),
-                box_xyxy_px=_box(box),
-                area_px=int(area),
+                box_xyxy_px=_box(box, labels.shape),
+                area_px=_within(int(area), labels.size),
                 confidence=_probability(confidence),
-                tip_xy_px=None if tip is None else (float(tip[0]), float(tip[1])),
+                tip_xy_px=None if tip is None else _tip(tip, labels.shape),
             )
             for label, box, area, confidence, tip in document["instances"]
         )
@@ -83,18 +87,40 @@ def read_annotation(
             frame_index=frame_index,
             pts_s=pts_s,
             labels=labels,
-            object_from=int(document["object_from"]),
+            object_from=_within(int(document["object_from"]), 255),
             instances=instances,
             confidence=_probability(document["confidence"]),
-            stage_ms={str(name): float(value) for name, value in document["stage_ms"].items()},
+            stage_ms={str(name): _finite(value) for name, value in document["stage_ms"].items()},
         )
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
         raise DeviceError(f"expected an annotation, got something else: {error}") from error
 
 
-def _box(values: Any) -> tuple[int, int, int, int]:
+def _box(values: Any, shape: tuple[int, ...]) -> tuple[int, int, int, int]:
     left, top, right, bottom = (int(value) for value in values)
+    if not (0 <= left <= right <= shape[1] and 0 <= top <= bottom <= shape[0]):
+        raise ValueError(f"expected a box in a frame of {shape[1]} x {shape[0]}, got {values}")
     return left, top, right, bottom
+
+
+def _tip(values: Any, shape: tuple[int, ...]) -> tuple[float, float]:
+    x, y = (float(value) for value in values)
+    if not (0 <= x <= shape[1] and 0 <= y <= shape[0]):
+        raise ValueError(f"expected a tip in a frame of {shape[1]} x {shape[0]}, got {values}")
+    return x, y
+
+
+def _within(number: int, most: int) -> int:
+    if not 0 <= number <= most:
+        raise ValueError(f"expected 0 to {most}, got {number}")
+    return number
+
+
+def _finite(value: Any) -> float:
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError(f"expected a finite number, got {number}")
+    return number
 
 
 def _probability(value: Any) -> float:

@@ -59,7 +59,7 @@ OpenEngine = Callable[[Answered, int], Engine]
 
 @dataclass(frozen=True, slots=True)
 class VideoSettings:
-    """All thresholds of the pipeline; the `[services.video]` table of a configuration."""
+    """All thresholds of the pipeline; see `trocar.video.config` for where they are set."""
 
     latency: LatencySettings = field(default_factory=LatencySettings)
     gate: GateSettings = field(default_factory=GateSettings)
@@ -145,7 +145,7 @@ def run_live(
     presenter = Presenter(settings.latency, settings.gate, settings.tracker, draw=draw, display=show)
     engine = open_engine(presenter.answered, 1)
     rings = Rings(_LIVE_SLOTS)
-    pictures = source.pictures() if source.live else paced(source.pictures())
+    pictures = source.pictures() if source.live else paced(source.pictures(), stop)
     begun_s = time.monotonic()
     try:
         for index, picture in enumerate(pictures):

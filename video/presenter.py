@@ -18,7 +18,7 @@ import numpy as np
 from trocar.runtime.config import limits
 from trocar.video.frames import Annotation, Frame, Quality, Shown, UInt8Array
 from trocar.video.gate import Gate, GateSettings
-from trocar.video.remote import SKIPPED, Task
+from trocar.video.remote import ENDING, SKIPPED, Task
 from trocar.video.ring import Slot
 from trocar.video.tracker import Tracker, TrackerSettings
 
@@ -89,6 +89,7 @@ class Presenter:
         self._annotation: Annotation | None = None
         self._not_coming = -1  # no annotation will come for frames up to this one
         self._ending = False
+        self._closed = False
         self._canvas: UInt8Array = np.empty((0, 0, 3), np.uint8)
         self.counts = Counts()
         self.error: BaseException | None = None
@@ -121,8 +122,10 @@ class Presenter:
         now_s = time.monotonic()
         with self._changed:
             self._not_coming = max(self._not_coming, task.frame.index)
+            if self._closed:
+                return
             if annotation is None:
-                if reason == SKIPPED:
+                if reason in (SKIPPED, ENDING):
                     self.counts.skipped += 1
                 else:
                     self.counts.failed += 1
@@ -137,9 +140,15 @@ class Presenter:
             self._ending = True
             self._changed.notify()
         self._thread.join()
-        if self._newest is not None:
-            self._newest.slot.release()
-            self._newest = None
+        with self._changed:
+            self._closed = True
+            held = [slot for _, slot in self._queue]
+            self._queue.clear()
+            if self._newest is not None:
+                held.append(self._newest.slot)
+                self._newest = None
+        for slot in held:
+            slot.release()
 
     def _accept(self, task: Task, annotation: Annotation, now_s: float) -> None:
         self.counts.annotated += 1

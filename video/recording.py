@@ -9,11 +9,13 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from trocar.runtime.errors import InvalidInput
-from trocar.video.frames import Quality, Shown
+import numpy as np
+
+from trocar.video.frames import Quality, Shown, UInt8Array
 from trocar.video.privacy import PrivacyGuard
 from trocar.video.sinks.base import Sink
 
@@ -27,11 +29,14 @@ class Recording:
     Parameters
     ----------
     sinks : opened; closed or abandoned together.
+
+    `written` and `missed` count the frames that were recorded, and those a slow disk left no room for.
     """
 
     def __init__(self, sinks: Sequence[Sink], guard: PrivacyGuard) -> None:
         self._sinks, self.guard = tuple(sinks), guard
         self.written = 0
+        self.missed = 0
 
     def write(self, shown: Shown) -> None:
         """Take a frame; its image may be blurred in place.
@@ -55,7 +60,9 @@ class Recording:
     def abandon(self) -> None:
         """Remove all files that were begun."""
         for sink in self._sinks:
-            sink.abandon()
+            # One that cannot be removed must not keep the others.
+            with suppress(Exception):
+                sink.abandon()
 
 
 class Recorder:
@@ -64,12 +71,11 @@ class Recorder:
     def __init__(self, recording: Recording) -> None:
         self._recording = recording
         self._changed = threading.Condition()
-        self._waiting: deque[Shown] = deque()
-        self._spare: list[Shown] = []
+        self._waiting: deque[_Copy] = deque()
+        self._spare: list[_Copy] = []
         self._quality: dict[int, Quality] = {}
         self._ending = False
-        self.missed = 0
-        self.error: InvalidInput | None = None
+        self.error: Exception | None = None
         self._thread = threading.Thread(target=self._run, name="video-recorder", daemon=True)
         self._thread.start()
 
@@ -77,11 +83,12 @@ class Recorder:
         """Copy a frame that went out; without room for it, it is not recorded, and counted."""
         with self._changed:
             if len(self._waiting) >= _QUEUE or self.error is not None:
-                self.missed += 1
+                self._recording.missed += 1
                 self._quality.pop(shown.frame.index, None)
                 return
             spare = self._spare.pop() if self._spare else None
-        copied = _copy(shown, spare)
+        copied = _Copy(shown) if spare is None else spare
+        copied.take(shown)
         with self._changed:
             self._waiting.append(copied)
             self._changed.notify()
@@ -90,8 +97,9 @@ class Recorder:
         """Take a frame's quality: nothing is recorded before it has been looked at."""
         with self._changed:
             self._quality[index] = quality
-            # Of frames that were dropped nobody asks.
-            for old in [one for one in self._quality if one < index - 4 * _QUEUE]:
+            # Of frames that were dropped nobody asks; those that wait for a slow disk keep theirs.
+            waiting = {one.shown.frame.index for one in self._waiting}
+            for old in [one for one in self._quality if one < index - 4 * _QUEUE and one not in waiting]:
                 del self._quality[old]
             self._changed.notify()
 
@@ -100,8 +108,8 @@ class Recorder:
 
         Raises
         ------
-        InvalidInput
-            A sink could not write.
+        Exception
+            A sink could not write: what it said.
         """
         with self._changed:
             self._ending = True
@@ -111,43 +119,58 @@ class Recorder:
             raise self.error
 
     def _run(self) -> None:
-        while (shown := self._take()) is not None:
+        while (taken := self._take()) is not None:
             try:
-                self._recording.write(shown)
-            except InvalidInput as error:
+                self._recording.write(taken.shown)
+            except Exception as error:  # raised again by `close`: the files would be incomplete
                 self.error = error
             with self._changed:
-                self._spare.append(shown)
+                self._spare.append(taken)
 
-    def _take(self) -> Shown | None:
+    def _take(self) -> _Copy | None:
         with self._changed:
             self._changed.wait_for(self._ready)
             if not self._waiting or self.error is not None:
                 return None
-            shown = self._waiting.popleft()
+            taken = self._waiting.popleft()
+            shown = taken.shown
             quality = self._quality.pop(shown.frame.index, None)
         if quality is None:
             # The stream ended between showing and inspecting: what nobody looked at counts as from outside.
             quality = Quality(out_of_body=1.0)
-        return replace(shown, frame=replace(shown.frame, quality=quality))
+        taken.shown = replace(shown, frame=replace(shown.frame, quality=quality))
+        return taken
 
     def _ready(self) -> bool:
         if self.error is not None or (self._ending and not self._waiting):
             return True
-        return bool(self._waiting) and (self._ending or self._waiting[0].frame.index in self._quality)
+        return bool(self._waiting) and (self._ending or self._waiting[0].shown.frame.index in self._quality)
 
 
-def _copy(shown: Shown, spare: Shown | None) -> Shown:
-    """A frame in memory of its own; that of an earlier one where the sizes agree."""
-    image = shown.image_bgr
-    fits = spare is not None and spare.image_bgr.shape == image.shape
-    picture = spare.image_bgr if fits and spare is not None else image.copy()
-    clean = spare.frame.image_bgr if fits and spare is not None else image.copy()
-    picture[...] = image
-    clean[...] = shown.frame.image_bgr
-    annotation = shown.annotation
-    if annotation is not None:
-        annotation = replace(annotation, labels=annotation.labels.copy())
-    return replace(
-        shown, image_bgr=picture, frame=replace(shown.frame, image_bgr=clean), annotation=annotation
-    )
+class _Copy:
+    """A frame in memory of its own, which serves the next one too where the sizes agree."""
+
+    def __init__(self, shown: Shown) -> None:
+        self.shown = shown
+        self._picture: UInt8Array = np.empty((0, 0, 3), np.uint8)
+        self._clean = self._picture
+        self._labels: UInt8Array = np.empty((0, 0), np.uint8)
+
+    def take(self, shown: Shown) -> None:
+        """Copy a frame, its picture and its label map."""
+        image = shown.image_bgr
+        if self._picture.shape != image.shape:
+            self._picture, self._clean = np.empty_like(image), np.empty_like(image)
+            self._labels = np.empty(image.shape[:2], np.uint8)
+        np.copyto(self._picture, image)
+        np.copyto(self._clean, shown.frame.image_bgr)
+        annotation = shown.annotation
+        if annotation is not None:
+            np.copyto(self._labels, annotation.labels)
+            annotation = replace(annotation, labels=self._labels)
+        self.shown = replace(
+            shown,
+            image_bgr=self._picture,
+            frame=replace(shown.frame, image_bgr=self._clean),
+            annotation=annotation,
+        )

@@ -61,6 +61,7 @@ class Task:
 # Called with a frame and what came of it: an annotation, or None and why not.
 Answered = Callable[[Task, Annotation | None, str], None]
 SKIPPED = "a newer frame came first"
+ENDING = "the pipeline is ending"
 
 
 class _WorkerLost(Exception):
@@ -123,17 +124,27 @@ class Remote:
 
     def offer(self, frame: Frame, slot: Slot) -> None:
         """Hand over the newest frame; an older one that still waits is let go. The slot gains a holder."""
+        task = Task(frame, slot.retain())
         with self._lock:
-            self._pending.append(Task(frame, slot.retain()))
-            displaced = self._pending.popleft() if len(self._pending) > self._depth else None
+            # Under the lock: once closed, the descriptor's number may be another file's.
+            closed = self._stopping.is_set()
+            displaced: Task | None = None
+            if not closed:
+                self._pending.append(task)
+                displaced = self._pending.popleft() if len(self._pending) > self._depth else None
+                os.eventfd_write(self._wake, 1)
+        if closed:
+            self._answer(task, None, ENDING)
         if displaced is not None:
             self._answer(displaced, None, SKIPPED)
-        os.eventfd_write(self._wake, 1)
 
     def close(self) -> None:
         """End the worker; what was offered is let go."""
-        self._stopping.set()
-        os.eventfd_write(self._wake, 1)
+        with self._lock:
+            if self._stopping.is_set():
+                return
+            self._stopping.set()
+            os.eventfd_write(self._wake, 1)
         self._thread.join()
         os.close(self._wake)
 
@@ -141,33 +152,44 @@ class Remote:
         pause_s = self._settings.retry_least_s
         while not self._stopping.is_set():
             answered_before = self._annotated
-            process, link = self._start()
             try:
-                self._converse(link)
-            except (_WorkerLost, OSError) as lost:
+                self._attend()
+            except _WorkerLost as lost:
                 self.state = str(lost)
-            finally:
-                self._ready.clear()
-                process.kill()
-                process.wait()
-                link.close()
-                self._let_go(self.state)
+            except Exception as error:  # whatever it is, frames go on being answered
+                self.state = f"the model cannot be run: {type(error).__name__}: {error}"
+            self._let_go(ENDING if self._stopping.is_set() else self.state)
             useful = self._annotated > answered_before
             pause_s = (
                 self._settings.retry_least_s if useful else min(2 * pause_s, self._settings.retry_most_s)
             )
             self._idle(pause_s)
-        self._let_go("the pipeline is ending")
+        self._let_go(ENDING)
+
+    def _attend(self) -> None:
+        """Start a worker and keep it busy until it is lost or this side ends."""
+        process, link = self._start()
+        try:
+            self._converse(link)
+        finally:
+            self._ready.clear()
+            process.kill()
+            process.wait()
+            link.close()
 
     def _start(self) -> tuple[subprocess.Popen[bytes], socket.socket]:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "trocar.video.worker", str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-            )
+        try:
+            with theirs:
+                process = subprocess.Popen(
+                    [sys.executable, "-m", "trocar.video.worker", str(theirs.fileno()), str(os.getpid())],
+                    pass_fds=[theirs.fileno()],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                )
+        except OSError:
+            ours.close()
+            raise
         self.starts += 1
         return process, ours
 
@@ -197,7 +219,7 @@ class Remote:
         deadline = time.monotonic() + self._settings.start_s
         while not self._readable(link, max(0.0, deadline - time.monotonic())):
             if self._stopping.is_set():
-                raise _WorkerLost("the pipeline is ending")
+                raise _WorkerLost(ENDING)
             # A frame that waits for a worker is late before it begins; the newest stays pending.
         reply = self._receive(link)
         if "failed" in reply:

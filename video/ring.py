@@ -66,34 +66,28 @@ class Slot:
     def __init__(self, ring: Ring, index: int, row: UInt8Array) -> None:
         self.ring = ring
         self.index = index
+        # The ring does not know its slots: in a cycle, the memory of a size no longer in use would stay until
+        # the collector happens to run.
         height, width = ring.geometry.height, ring.geometry.width
         pixels = height * width
         self.image_bgr: UInt8Array = row[: pixels * _CHANNELS].reshape(height, width, _CHANNELS)
         self.labels: UInt8Array = row[pixels * _CHANNELS : pixels * (_CHANNELS + 1)].reshape(height, width)
-        self._holders = 0
 
     def retain(self) -> Slot:
         """Add a holder."""
         with self.ring.changed:
-            if not self._holders:
+            if not self.ring.holders[self.index]:
                 raise ValueError(f"slot {self.index} is free: nobody may add a holder")
-            self._holders += 1
+            self.ring.holders[self.index] += 1
         return self
 
     def release(self) -> None:
         """Take a holder away."""
         with self.ring.changed:
-            if not self._holders:
+            if not self.ring.holders[self.index]:
                 raise ValueError(f"slot {self.index} is free already")
-            self._holders -= 1
+            self.ring.holders[self.index] -= 1
             self.ring.changed.notify()
-
-    def take(self) -> bool:
-        """Become held if free; for the ring, under its lock."""
-        if self._holders:
-            return False
-        self._holders = 1
-        return True
 
 
 class Ring:
@@ -105,8 +99,8 @@ class Ring:
         self.changed = threading.Condition()
         # Not closed by hand: the views keep it, and it goes when the last of them does.
         memory = mmap.mmap(descriptor, geometry.total_bytes)
-        rows = np.frombuffer(memory, dtype=np.uint8).reshape(geometry.slots, geometry.slot_bytes)
-        self.slots = [Slot(self, index, row) for index, row in enumerate(rows)]
+        self._rows = np.frombuffer(memory, dtype=np.uint8).reshape(geometry.slots, geometry.slot_bytes)
+        self.holders = [0] * geometry.slots
 
     @classmethod
     def create(cls, slots: int, height: int, width: int) -> Ring:
@@ -127,8 +121,16 @@ class Ring:
         with self.changed:
             return self.changed.wait_for(self._take, timeout=timeout_s)
 
+    def slot(self, index: int) -> Slot:
+        """Return a view of a slot, held or not: for the process that attached the memory."""
+        return Slot(self, index, self._rows[index])
+
     def _take(self) -> Slot | None:
-        return next((slot for slot in self.slots if slot.take()), None)
+        index = next((index for index, holders in enumerate(self.holders) if not holders), None)
+        if index is None:
+            return None
+        self.holders[index] = 1
+        return self.slot(index)
 
     def __del__(self) -> None:
         os.close(self.descriptor)

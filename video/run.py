@@ -160,6 +160,7 @@ def _annotate(
             "live": live,
             **digest.document(summary),
             "blurred_out_of_body": guard.blurred,
+            "not_recorded": recording.missed,
             "files": [str(path) for path in recording.close()],
         }
         document["files"] += [str(path) for path in _write_documents(job, document, digest)]
@@ -192,7 +193,9 @@ class _Opened:
                 (self._label,),
             )
             self._sinks = [self._digest]
-            self._sinks += [_opener(kind)(path, stream) for kind, path in self._job.files.items()]
+            for kind, path in self._job.files.items():
+                # One by one: if a later one cannot be opened, those before it are abandoned.
+                self._sinks.append(_opener(kind)(path, stream))
         for sink in self._sinks:
             sink.write(shown)
 

@@ -205,7 +205,8 @@ class Segmenter:
             return None
         candidates = heat[np.ix_(inside_y, inside_x)] * near[np.ix_(rows[inside_y], columns[inside_x])]
         row, column = np.unravel_index(int(candidates.argmax()), candidates.shape)
-        if candidates[row, column] < self._how.tip_threshold:
+        # The other way round: what is not a number is no tip.
+        if not candidates[row, column] >= self._how.tip_threshold:
             return None
         return (inside_x[column] + 0.5) * stride, (inside_y[row] + 0.5) * stride
 

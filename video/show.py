@@ -60,6 +60,10 @@ def show(document: Mapping[str, Any]) -> None:
         console.print(f"AI off: {reasons}; {document['flips_per_1000']:.1f} changes per 1000 frames")
     if document["blurred_out_of_body"]:
         console.print(f"{document['blurred_out_of_body']} frames blurred: the camera seemed outside the body")
+    if document["not_recorded"]:
+        console.print(
+            f"{document['not_recorded']} frames were not recorded: the files could not be written in time"
+        )
     console.print(_latency(document["latency_ms"]))
     console.print(_quality(document["quality"]))
     if document["motion"]["tracks"]:

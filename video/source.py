@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -232,14 +233,17 @@ class _RenderedSource:
         pass
 
 
-def paced(pictures: Iterator[Picture]) -> Iterator[Picture]:
-    """Yield each picture when its time has come: a file played as a camera would deliver it."""
+def paced(pictures: Iterator[Picture], stop: threading.Event) -> Iterator[Picture]:
+    """Yield each picture when its time has come: a file played as a camera would deliver it.
+
+    `stop` ends a wait, however long a gap the file has.
+    """
     begun_s: float | None = None
     for picture in pictures:
         if begun_s is None:
             begun_s = time.monotonic() - picture.pts_s
         if (left_s := begun_s + picture.pts_s - time.monotonic()) > 0:
-            time.sleep(left_s)
+            stop.wait(left_s)
         yield picture
 
 

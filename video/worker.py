@@ -1,12 +1,13 @@
 """The process that runs the model: whatever happens to it, the picture is somebody else's.
 
-Started by `trocar.video.remote` as `python -m trocar.video.worker SOCKET`, an inherited descriptor. The first
-message says what to run. A message with a descriptor brings new frame memory; each other one names a frame in
-it, and is answered in order.
+Started by `trocar.video.remote` as `python -m trocar.video.worker SOCKET PARENT`: an inherited descriptor and
+a process id. The first message says what to run. A message with a descriptor brings new frame memory; each
+other one names a frame in it, and is answered in order.
 """
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import os
 import signal
@@ -18,6 +19,10 @@ from trocar.runtime.errors import TrocarError
 from trocar.video.frames import Annotation, Frame, UInt8Array
 from trocar.video.messages import MAX_BYTES, annotation_document, decode, encode
 from trocar.video.ring import Geometry, Ring
+
+_PR_SET_PDEATHSIG = 1
+# An error's line must fit a datagram.
+_LONGEST_LINE = 1000
 
 
 class Annotator(Protocol):
@@ -46,6 +51,7 @@ def main(arguments: list[str]) -> int:
     """Serve frames until the other side closes its end."""
     # The terminal sends Ctrl-C to the whole group; the pipeline decides when this process ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _end_with_parent(int(arguments[1]))
     link = socket.socket(fileno=int(arguments[0]))
     try:
         _serve(link)
@@ -76,7 +82,7 @@ def _serve(link: socket.socket) -> None:
 
 
 def _answer(annotator: Annotator, ring: Ring, request: dict[str, Any]) -> dict[str, Any]:
-    slot = ring.slots[request["slot"]]
+    slot = ring.slot(request["slot"])
     frame = Frame(request["frame"], request["pts_s"], request["captured_at_s"], slot.image_bgr)
     try:
         annotation = annotator.annotate(frame, slot.labels)
@@ -92,7 +98,17 @@ def _open(first: dict[str, Any]) -> Annotator:
 
 
 def _line(error: TrocarError) -> str:
-    return str(error).partition("\n")[0]
+    return str(error).partition("\n")[0][:_LONGEST_LINE]
+
+
+def _end_with_parent(parent: int) -> None:
+    """Have the kernel end this process with the thread that started it, which is the watchdog's.
+
+    The end of the socket is seen between frames only: a model that hangs would outlive a killed parent.
+    """
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it ended before it could be asked for
+        os._exit(0)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from fractions import Fraction
 from pathlib import Path
@@ -172,7 +173,24 @@ def test_a_rendered_clip_needs_a_seed(name: str) -> None:
 def test_paced_pictures_come_when_their_time_has_come(tmp_path: Path) -> None:
     source = open_source(str(encode(tmp_path / "a.mkv", SHADES[:6])))
     begun_s = time.monotonic()
-    came_s = [(time.monotonic() - begun_s, one.pts_s) for one in paced(source.pictures())]
+    came_s = [(time.monotonic() - begun_s, one.pts_s) for one in paced(source.pictures(), threading.Event())]
     source.close()
     # None early; how late depends on the machine.
     assert all(came - came_s[0][0] >= pts_s - 0.005 for came, pts_s in came_s)
+
+
+def test_stop_ends_the_wait_for_a_picture_of_next_week(tmp_path: Path) -> None:
+    class Later:
+        height = width = 2
+
+        def __init__(self, pts_s: float) -> None:
+            self.pts_s = pts_s
+
+        def write(self, image_bgr: np.ndarray) -> None:
+            raise AssertionError("nobody asks for it")
+
+    stop = threading.Event()
+    pictures = paced(iter([Later(0.0), Later(600_000.0)]), stop)
+    next(pictures)
+    threading.Timer(0.05, stop.set).start()
+    assert next(pictures).pts_s == 600_000.0

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import queue
 import threading
-import time
 from collections import deque
 from collections.abc import Iterator
-from contextlib import suppress
+from typing import Any
 
 import cv2
 import grpc
 import numpy as np
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from trocar.runtime.errors import InvalidInput, TrocarError, Unavailable
+from trocar.runtime.errors import DeviceError, InvalidInput, TrocarError, Unavailable
 from trocar.runtime.server.interceptors import error_of
 from trocar.v1 import video_pb2, video_pb2_grpc
 from trocar.video.frames import Frame
 from trocar.video.pipeline import Engine
-from trocar.video.remote import SKIPPED, Answered, Task
+from trocar.video.remote import ENDING, SKIPPED, Answered, Task
 from trocar.video.ring import Slot
 from trocar.video.run import Server
 from trocar.video.segmenter import INSTRUMENT_LABEL, MODEL
@@ -28,6 +28,7 @@ from trocar.video.servicer.messages import annotation_of
 _WINDOW = 2
 _JPEG_QUALITY = 92
 _READY_S = 30.0
+_SERVICE = video_pb2.DESCRIPTOR.services_by_name["VideoService"].full_name
 CHANNEL_OPTIONS = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1))
 
 
@@ -75,18 +76,13 @@ class RemoteServer:
         TrocarError
             What the server said, or that there is none.
         """
-        ready = grpc.channel_ready_future(self._channel)
-        deadline_s = time.monotonic() + _READY_S
+        # Not `channel_ready_future`: its thread fails aloud when the channel is closed soon after.
+        asked = health_pb2.HealthCheckRequest(service=_SERVICE)
         try:
-            while time.monotonic() < deadline_s:
-                if self._error is not None:
-                    raise self._error
-                with suppress(grpc.FutureTimeoutError):
-                    ready.result(timeout=0.05)
-                    return
-            raise Unavailable(f"expected a server that answers within {_READY_S:g} s")
-        finally:
-            ready.cancel()
+            health: Any = health_pb2_grpc.HealthStub(self._channel)
+            health.Check(asked, timeout=_READY_S)
+        except grpc.RpcError as error:
+            raise (self._error or error_of(error.code(), error.details() or "")) from error
 
     def offer(self, frame: Frame, slot: Slot) -> None:
         """Send the frame, or keep it while two are under way; see `Engine`."""
@@ -112,7 +108,7 @@ class RemoteServer:
             waiting = list(self._waiting)
             self._waiting.clear()
         for task in waiting:
-            self._finish(task, "the pipeline is ending")
+            self._finish(task, ENDING)
         self._requests.put(None)
         self._thread.join(timeout=_READY_S)
         self._call.cancel()
@@ -143,6 +139,8 @@ class RemoteServer:
             ended: TrocarError = Unavailable("the server ended the stream")
         except grpc.RpcError as error:
             ended = error_of(error.code(), error.details() or "")
+        except Exception as error:  # whatever it is, every frame is answered
+            ended = DeviceError(f"the server's reply could not be taken: {type(error).__name__}: {error}")
         with self._changed:
             self._error = ended
             tasks = [*self._sent.values(), *self._waiting]
@@ -154,10 +152,14 @@ class RemoteServer:
     def _take(self, reply: video_pb2.AnnotateReply) -> None:
         with self._changed:
             task = self._sent.pop(reply.id, None)
+            # Answers come in order: a frame sent before this one was let go by the server.
+            lost = [self._sent.pop(index) for index in sorted(self._sent) if index < reply.id]
             self._object_from = reply.object_from or self._object_from
             if reply.device:
                 self.device = f"{self.device}, {reply.device}"
             self._send()
+        for one in lost:
+            self._finish(one, SKIPPED)
         if task is None:
             return
         if reply.error:
@@ -170,6 +172,10 @@ class RemoteServer:
                 object_from=self._object_from,
                 labels=task.slot.labels,
             )
+        except DeviceError as error:
+            self._finish(task, str(error))
+            return
+        try:
             self._answered(task, annotation, "")
         finally:
             task.slot.release()

@@ -53,6 +53,11 @@ class Stream:
         """Hand over the newest frame; one that still waits is let go. The slot gains a holder."""
         self._hub.offer(self, number, Task(frame, slot.retain()))
 
+    def lose(self) -> None:
+        """Count a frame for which there was no memory."""
+        with self._hub.changed:
+            self.dropped += 1
+
     def finish(self) -> None:
         """No more frames will come."""
         with self._hub.changed:
@@ -122,10 +127,13 @@ class Hub:
 
     def offer(self, stream: Stream, number: int, task: Task) -> None:
         """Take a stream's newest frame, and start it if the model is free."""
+        displaced: tuple[int, Task, float] | None = (number, task, 0.0)
         with self.changed:
-            displaced, stream.waiting = stream.waiting, (number, task, time.monotonic())
-            stream.dropped += displaced is not None
-            self._next()
+            # A reader may still be at it after its client has left.
+            if stream in self._streams:
+                displaced, stream.waiting = stream.waiting, (number, task, time.monotonic())
+                stream.dropped += displaced is not None
+                self._next()
         if displaced is not None:
             displaced[1].slot.release()
 

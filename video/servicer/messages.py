@@ -7,6 +7,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from trocar.runtime.errors import DeviceError
 from trocar.v1 import video_pb2
 from trocar.video.frames import Annotation, Instance, Quality, UInt8Array
 from trocar.video.servicer.hub import Answer
@@ -40,10 +41,26 @@ def reply_message(answer: Answer, masks: int) -> video_pb2.AnnotateReply:
 def annotation_of(
     reply: video_pb2.AnnotateReply, *, frame_index: int, object_from: int, labels: UInt8Array
 ) -> Annotation:
-    """Return the annotation that a reply holds; its label map is decoded into `labels`."""
+    """Return the annotation that a reply holds; its label map is decoded into `labels`.
+
+    Raises
+    ------
+    DeviceError
+        The reply has no label map of the frame's size, or an instance that is not inside the frame.
+    """
+    found = None
     if reply.labels_png:
         found = cv2.imdecode(np.frombuffer(reply.labels_png, np.uint8), cv2.IMREAD_GRAYSCALE)
-        labels[...] = np.asarray(found, np.uint8)
+    if found is None or found.shape != labels.shape:
+        raise DeviceError(f"expected a label map of {labels.shape[1]} x {labels.shape[0]} from the server")
+    for one in reply.instances:
+        inside = one.left <= one.right <= labels.shape[1] and one.top <= one.bottom <= labels.shape[0]
+        tip = not one.HasField("tip") or (
+            0 <= one.tip.x <= labels.shape[1] and 0 <= one.tip.y <= labels.shape[0]
+        )
+        if not (inside and tip and one.left >= 0 and one.top >= 0):
+            raise DeviceError("expected instances inside the frame from the server, got one outside")
+    np.copyto(labels, np.asarray(found, np.uint8))
     instances = tuple(
         Instance(
             label=one.label,

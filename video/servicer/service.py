@@ -5,18 +5,18 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import grpc
 
-from trocar.runtime.config import limits, parse_table
 from trocar.runtime.errors import InvalidInput
 from trocar.runtime.repository.store import Repository
 from trocar.runtime.server.services import ServiceContext
 from trocar.v1 import video_pb2, video_pb2_grpc
+from trocar.video.config import VideoConfig, read_config
 from trocar.video.frames import Frame
-from trocar.video.pipeline import Rings, VideoSettings
+from trocar.video.pipeline import Rings
 from trocar.video.quality import inspect
 from trocar.video.remote import WorkerSpec
 from trocar.video.segmenter import MODEL, Recipe, recipe
@@ -29,29 +29,11 @@ SERVICE_NAME = video_pb2.DESCRIPTOR.services_by_name["VideoService"].full_name
 _SLOTS = 12
 
 
-@dataclass(frozen=True, slots=True)
-class VideoConfig:
-    """The `[services.video]` table.
-
-    Parameters
-    ----------
-    max_streams : streams of one model at once.
-    threads : of the network.
-    device : `auto`, `cpu` or `cuda`.
-    idle_s : a stream without a frame for longer is ended.
-    """
-
-    max_streams: int = field(default=4, metadata=limits(1, 64))
-    threads: int = field(default=2, metadata=limits(1, 256))
-    device: str = field(default="auto", metadata=limits(choices=("auto", "cpu", "cuda")))
-    idle_s: float = field(default=30.0, metadata=limits(0.1, 3600))
-
-
 class VideoServicer(video_pb2_grpc.VideoServiceServicer):
     """The service. Models start with their first stream and stay."""
 
-    def __init__(self, config: VideoConfig, repository: Repository, settings: VideoSettings) -> None:
-        self._config, self._repository, self._settings = config, repository, settings
+    def __init__(self, config: VideoConfig, repository: Repository) -> None:
+        self._config, self._repository = config, repository
         self._lock = threading.Lock()
         self._hubs: dict[str, tuple[Hub, Recipe]] = {}
 
@@ -110,8 +92,7 @@ class VideoServicer(video_pb2_grpc.VideoServiceServicer):
                     "device": config.device,
                 }
                 spec = WorkerSpec("trocar.video.segmenter:open_segmenter", arguments)
-                settings = self._settings
-                hub = Hub(spec, settings.watchdog, settings.tracker, config.max_streams)
+                hub = Hub(spec, config.watchdog, config.tracker, config.max_streams)
                 self._hubs[model] = hub, how
             return self._hubs[model]
 
@@ -156,6 +137,7 @@ class _Reader:
             for number, pts_us, (height, width), write in pictures.read(request.frame):
                 slot = rings.slot(height, width, timeout_s=1.0)
                 if slot is None:
+                    self._stream.lose()
                     continue
                 write(slot.image_bgr)
                 frame = Frame(index, pts_us / 1e6, time.monotonic(), slot.image_bgr)
@@ -174,7 +156,6 @@ def _settings(requests: Iterator[video_pb2.AnnotateRequest]) -> video_pb2.Stream
 
 def add_service(server: grpc.Server, context: ServiceContext) -> Sequence[str]:
     """Add the service; see `trocar.runtime.server.services`."""
-    config = parse_table(VideoConfig, context.settings, where="[services.video]")
-    servicer = VideoServicer(config, context.repository, VideoSettings())
+    servicer = VideoServicer(read_config(context.settings), context.repository)
     video_pb2_grpc.add_VideoServiceServicer_to_server(servicer, server)
     return (SERVICE_NAME,)

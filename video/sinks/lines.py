@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -36,7 +37,8 @@ class JsonlSink:
 
     def abandon(self) -> None:
         """Remove the partial file."""
-        self._text.close()
+        with suppress(OSError):  # what could not be written before cannot be now
+            self._text.close()
         self._file.remove()
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
 
@@ -65,5 +66,12 @@ class Mp4Sink:
             self._container.close()
         self._file.remove()
 
-    def _saying(self) -> AbstractContextManager[None]:
-        return writing(self._file.path)
+    @contextmanager
+    def _saying(self) -> Iterator[None]:
+        try:
+            with writing(self._file.path):
+                yield
+        except av.error.FFmpegError as error:  # not all of them are the system's
+            raise InvalidInput(
+                f"cannot write {self._file.path}: {error.strerror}; nothing was kept of it"
+            ) from error
