@@ -75,11 +75,16 @@ def normalised(image: Tensor) -> Tensor:
     does not count.
     """
     lit = (image.amax(1, keepdim=True) > 0.1).to(image.dtype)
-    share = lit.mean((2, 3), keepdim=True) + 0.01
-    mean = (image * lit).mean((2, 3), keepdim=True) / share
+    share = _mean(lit) + 0.01
+    mean = _mean(image * lit) / share
     away = (image - mean) * lit
-    spread = (away.square().mean((1, 2, 3), keepdim=True) / share.mean((1, 2, 3), keepdim=True) + 1e-4).sqrt()
+    spread = (_mean(away.square()).mean(1, keepdim=True) / share + 1e-4).sqrt()
     return torch.cat([2.0 * image - 1.0, 0.5 * away / spread], dim=1)
+
+
+def _mean(planes: Tensor) -> Tensor:
+    """Of each plane: row by row, since runtimes may add up in float32 one after another."""
+    return planes.mean(3, keepdim=True).mean(2, keepdim=True)
 
 
 def _convolution(inward: int, outward: int, *, stride: int = 1, kernel: int = 3) -> nn.Sequential:
