@@ -116,9 +116,9 @@ def _checked(args: argparse.Namespace, network: str) -> TrainSettings:
     ):
         if value is not None and not low <= value <= high:
             raise InvalidInput(f"{option}: expected {low} to {high}, got {value}")
-    _check_output(args.output)
     if (args.data == RENDERER) != (args.folder is None):
         raise InvalidInput("expected --folder DIR with a data set, and none with the renderer")
+    _check_output(args.output)
     wanted = {"frames": args.frames, "epochs": args.epochs, "batch_size": args.batch_size}
     if args.painter is not None:
         wanted["painted"] = PAINTED

@@ -198,7 +198,8 @@ def load_painter(path: Path, classes: int) -> Painter:
         raise InvalidInput(f"{path.name}: expected a painter of {classes} classes, got {found}")
     painter = Painter(classes)
     checkpoint.load_weights(painter, tensors, path.name)
-    return painter.eval()
+    painter.eval()
+    return painter
 
 
 def _smaller(planes: Tensor, factor: int) -> Tensor:
