@@ -116,13 +116,9 @@ def _checked(args: argparse.Namespace, network: str) -> TrainSettings:
     ):
         if value is not None and not low <= value <= high:
             raise InvalidInput(f"{option}: expected {low} to {high}, got {value}")
-    _check_output(args.output)
     if (args.data == RENDERER) != (args.folder is None):
         raise InvalidInput("expected --folder DIR with a data set, and none with the renderer")
-    if missing := [name for name in NEEDED if find_spec(name) is None]:
-        raise InvalidInput(
-            f"training needs {' and '.join(missing)}, not installed here: pip install 'trocar[train]'"
-        )
+    _check_output(args.output)
     wanted = {"frames": args.frames, "epochs": args.epochs, "batch_size": args.batch_size}
     if args.painter is not None:
         wanted["painted"] = PAINTED
@@ -138,6 +134,10 @@ def _check_output(output: Path) -> None:
         raise InvalidInput(f"--output: expected a name that ends in .safetensors, got {output.name}")
     if not output.absolute().parent.is_dir():
         raise InvalidInput(f"--output: expected a folder that exists, got {output.parent}")
+    if missing := [name for name in NEEDED if find_spec(name) is None]:
+        raise InvalidInput(
+            f"training needs {' and '.join(missing)}, not installed here: pip install 'trocar[train]'"
+        )
 
 
 def _source(args: argparse.Namespace, network: str) -> Source:

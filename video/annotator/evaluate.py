@@ -40,16 +40,33 @@ class Summary:
     nsd: float
 
 
-def by_network(session: Session) -> Annotate:
-    """Annotate with a network, at the frame's own size."""
+def by_network(session: Session, least_px: int = 0) -> Annotate:
+    """Annotate with a network, at the frame's own size.
+
+    Parameters
+    ----------
+    least_px : instruments of a smaller area, in pixels of the network's picture, become tissue.
+    """
 
     def annotate(image_rgb: npt.NDArray[np.uint8]) -> Labels:
         logits = session.run({"image": network_input(image_rgb)})["logits"][0]
         size = (image_rgb.shape[1], image_rgb.shape[0])
         planes = [cv2.resize(plane, size, interpolation=cv2.INTER_LINEAR) for plane in logits]
-        return np.asarray(np.argmax(np.stack(planes), axis=0), dtype=np.uint8)
+        labels = np.asarray(np.argmax(np.stack(planes), axis=0), dtype=np.uint8)
+        if least_px:
+            least = least_px * labels.size / (HEIGHT * WIDTH)
+            labels[small_regions(labels >= PixelClass.SHAFT, least)] = PixelClass.TISSUE
+        return labels
 
     return annotate
+
+
+def small_regions(mask: Mask, least_px: float) -> Mask:
+    """The connected regions of a mask that have fewer pixels."""
+    count, parts, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
+    small = stats[:count, cv2.CC_STAT_AREA] < least_px
+    small[0] = False
+    return np.asarray(small[parts], dtype=bool)
 
 
 def network_input(image_rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:

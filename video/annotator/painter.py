@@ -106,16 +106,16 @@ def one_hot(labels: Tensor, classes: int) -> Tensor:
     return nn.functional.one_hot(labels.clamp_max(classes - 1), classes).movedim(3, 1).float()
 
 
-def repainted(painter: Painter, image: Tensor, labels: Tensor, drawn: torch.Generator) -> Tensor:
-    """Frames of the same label maps in the palettes of their neighbours in the batch."""
+def repainted(painter: Painter, image: Tensor, labels: Tensor, count: int, drawn: torch.Generator) -> Tensor:
+    """The first `count` frames (count, 3, h, w) anew: their label maps in the palettes of their neighbours."""
     maps = one_hot(labels, painter.classes)
     own = palettes_of(image, maps)
     other = own.roll(1, 0)
     # A class that the neighbour lacks keeps its own colours.
-    palettes = torch.where(other == 0, own, other)
-    noise = torch.randn(len(maps), _NOISE, *maps.shape[2:], generator=drawn)
-    with torch.no_grad():
-        painted: Tensor = painter(maps, palettes, noise)
+    palettes = torch.where(other == 0, own, other)[:count]
+    noise = torch.randn(count, _NOISE, *maps.shape[2:], generator=drawn)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        painted: Tensor = painter(maps[:count], palettes, noise).float()
     return painted
 
 

@@ -154,7 +154,7 @@ class Trainer:
         """The batch with its first frames painted anew from their label maps."""
         count = round(self.settings.painted * len(image))
         drawn = torch.Generator().manual_seed(int(random.integers(2**31 - 1)))
-        painted = repainted(painter, image, labels, drawn)[:count]
+        painted = repainted(painter, image, labels, count, drawn)
         return torch.cat([painted, image[count:]]).contiguous(memory_format=torch.channels_last)
 
     @property

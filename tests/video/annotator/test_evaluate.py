@@ -10,6 +10,7 @@ from trocar.video.annotator.evaluate import (
     network_input,
     peaks,
     red_is_polyp,
+    small_regions,
     summarise,
     tip_errors,
 )
@@ -58,6 +59,28 @@ def test_labels_come_back_at_the_frames_size():
     assert labels.dtype == np.uint8
     assert (labels[130:254, 226:446] == 3).all()
     assert (labels == 3).sum() == pytest.approx(128 * 224, rel=0.02)
+
+
+def test_small_regions_of_instrument_become_tissue_by_their_area_in_the_networks_picture():
+    small = np.ones((256, 448))
+    small[10:20, 10:20] = 2  # 100 px
+    small[100:120, 100:110] = 2  # with the next, 300 px: one region of two parts
+    small[100:120, 110:115] = 4
+    small[200:, :] = 0
+    session = Fixed(small)
+    image = np.zeros((512, 896, 3), np.uint8)
+    kept = by_network(session, 150)(image)
+    assert (by_network(session)(image)[22:38, 22:38] == 2).all()
+    assert (kept[:60, :60] == 1).all()
+    assert (kept[202:238, 202:216] == 2).all()
+    assert (kept[202:238, 224:228] == 4).all()
+    assert (kept[410:] == 0).all()
+    assert not (by_network(session, 1000)(image) >= 2).any()
+    mask = np.zeros((5, 5), bool)
+    mask[0, :2] = mask[3:, 3:] = True
+    assert small_regions(mask, 3).sum() == 2
+    assert not small_regions(mask, 2).any()
+    assert small_regions(mask, 5).sum() == 6
 
 
 def test_summaries_are_means_over_frames_by_hand():

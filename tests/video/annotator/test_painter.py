@@ -51,11 +51,12 @@ def test_repainting_keeps_a_class_its_neighbour_lacks_and_is_the_seeds():
     labels = torch.zeros(2, 16, 16, dtype=torch.int64)
     labels[0, :8] = 2
     first, again, other = (
-        repainted(painter, image, labels, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)
+        repainted(painter, image, labels, 2, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)
     )
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
     assert first.shape == image.shape
+    assert repainted(painter, image, labels, 1, torch.Generator().manual_seed(1)).shape == image[:1].shape
     assert not first.requires_grad
 
 
