@@ -9,12 +9,14 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trocar.runtime.command import Command
 
 if TYPE_CHECKING:
+    from trocar.video.pipeline import VideoSettings
     from trocar.video.run import Server
 
 EXAMPLES = """\
@@ -29,7 +31,8 @@ examples:
 A file is annotated frame by frame, none dropped; with --live it is played at its own pace, as a camera would
 deliver it: the newest frame wins, and the picture never waits for the model.
 What is kept or sent is blurred while the camera is outside the body; --keep-out-of-body turns that off.
-exit codes: 0 done, 1 some frames could not be annotated, 2 bad input, 3 internal or no server
+exit codes: 0 done, 1 frames could not be annotated or the stream broke off, 2 bad input,
+  3 internal or no server
 """
 
 
@@ -90,20 +93,23 @@ def _run(args: argparse.Namespace) -> int:
         report=args.report,
     )
     with _interruptible() as stop, progress(args.input) as moved:
-        document = annotate(job, stop=stop, moved=moved, settings=config, server=_server(args))
+        document = annotate(job, stop=stop, moved=moved, settings=config, server=_server(args, config))
     if args.json:
         print(json.dumps(document, indent=2))
     else:
         show(document)
-    return 1 if document["frames"]["failed"] else 0
+    return 1 if document["frames"]["failed"] or document["broke_off"] else 0
 
 
-def _server(args: argparse.Namespace) -> Server | None:
+def _server(args: argparse.Namespace, settings: VideoSettings) -> Server | None:
     if not args.server:
         return None
     from trocar.video.servicer.client import connect
 
-    return connect(args.server, args.model)
+    privacy = settings.privacy
+    if args.keep_out_of_body:
+        privacy = replace(privacy, blur_out_of_body=False)
+    return connect(args.server, args.model, privacy)
 
 
 _KINDS = ("overlay", "picture", "coco", "cvat", "yolo", "mot", "webvtt", "jsonl", "dicom_seg")

@@ -128,6 +128,7 @@ class Digest:
             "flips_per_1000": round(summary.flips_per_1000, 2),
             "model_starts": summary.starts,
             "corrupt_frames": summary.corrupt,
+            "broke_off": summary.broke_off,
             "device": summary.device,
             "latency_ms": {name: _percentiles(values) for name, values in self.stage_ms.items()},
             "ai_off": dict(self.reasons),

@@ -79,6 +79,7 @@ class Summary:
     flips_per_1000 : overlays going on or off, per 1000 frames.
     starts : how often the model's process was started.
     corrupt : frames of the source that could not be decoded.
+    broke_off : why the source ended before its end; empty where it did not.
     device : where the model ran.
     """
 
@@ -88,6 +89,7 @@ class Summary:
     flips_per_1000: float
     starts: int
     corrupt: int
+    broke_off: str
     device: str
 
 
@@ -133,7 +135,7 @@ def run_live(
     Raises
     ------
     InvalidInput
-        The source turned out to hold no frame, or broke off; the recording cannot be written.
+        The source turned out to hold no frame; the recording cannot be written.
     """
     recorder = None if recording is None else Recorder(recording)
 
@@ -310,7 +312,8 @@ def _decode(index: int, picture: Picture, slot: Slot) -> Frame:
 
 def _summary(source: Source, counts: Counts, begun_s: float, flips: int, engine: Engine) -> Summary:
     if not counts.frames:
-        raise InvalidInput(f"{source.name}: expected at least one frame, got none")
+        why = f": {source.broke_off}" if source.broke_off else ""
+        raise InvalidInput(f"{source.name}: expected at least one frame, got none{why}")
     duration_s = time.monotonic() - begun_s
     return Summary(
         counts=counts,
@@ -319,5 +322,6 @@ def _summary(source: Source, counts: Counts, begun_s: float, flips: int, engine:
         flips_per_1000=1000 * flips / counts.frames,
         starts=engine.starts,
         corrupt=source.corrupt,
+        broke_off=source.broke_off,
         device=engine.device,
     )

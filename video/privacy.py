@@ -45,6 +45,13 @@ class PrivacyGuard:
 
     def guard(self, image_bgr: UInt8Array, quality: Quality) -> bool:
         """Blur an image in place if it has to be; whether it was."""
+        if self.judge(quality):
+            self.blurred += 1
+            coarsen(image_bgr)
+        return self.outside
+
+    def judge(self, quality: Quality) -> bool:
+        """Take account of the next frame's quality; whether it counts as from outside."""
         one = self._settings
         if not one.blur_out_of_body:
             return False
@@ -53,9 +60,6 @@ class PrivacyGuard:
         elif self.outside:
             self._inside = self._inside + 1 if quality.out_of_body < one.inside else 0
             self.outside = self._inside < one.inside_for
-        if self.outside:
-            self.blurred += 1
-            coarsen(image_bgr)
         return self.outside
 
 

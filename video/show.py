@@ -53,6 +53,8 @@ def show(document: Mapping[str, Any]) -> None:
         f"{frames['annotated']} annotated, {frames['skipped']} skipped, {frames['failed']} failed, "
         f"{frames['clean']} shown clean, {frames['dropped']} dropped"
     )
+    if document["broke_off"]:
+        console.print(f"the stream broke off: {document['broke_off']}; what came before is kept")
     if document["ai_off"]:
         reasons = ", ".join(
             f"{reason or 'no reason'} {count}" for reason, count in document["ai_off"].items()

@@ -56,6 +56,7 @@ class Source(Protocol):
     fps : frames a second as the container says; None where it does not.
     frames : how many there are as the container says; None where it does not.
     corrupt : frames that could not be decoded so far.
+    broke_off : why the stream ended before its end; empty where it did not.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Source(Protocol):
     fps: float | None
     frames: int | None
     corrupt: int
+    broke_off: str
 
     def pictures(self) -> Iterator[Picture]:
         """Yield the pictures in order of showing; times never go back."""
@@ -102,7 +104,7 @@ class _AvSource:
     def __init__(self, name: str) -> None:
         self.name = name
         self.live = "://" in name or name.startswith(_CAMERA)
-        self.corrupt = 0
+        self.corrupt, self.broke_off = 0, ""
         # FFmpeg's own lines on stderr say less than the one error that comes of them.
         av.logging.set_level(av.logging.PANIC)
         if not self.live and not Path(name).is_file():
@@ -179,7 +181,8 @@ class _AvSource:
             except (av.error.FFmpegError, OSError) as error:
                 if isinstance(error, av.error.EOFError):
                     return
-                raise InvalidInput(f"{self.name}: the stream broke off: {_text(error)}") from error
+                self.broke_off = _text(error)
+                return
             try:
                 yield from packet.decode()
                 in_a_row = 0
@@ -189,9 +192,8 @@ class _AvSource:
                 self.corrupt += 1
                 in_a_row += 1
                 if in_a_row > _MAX_CORRUPT:
-                    raise InvalidInput(
-                        f"{self.name}: expected video, got {in_a_row} bad frames in a row"
-                    ) from error
+                    self.broke_off = f"{in_a_row} frames in a row could not be decoded: {_text(error)}"
+                    return
 
 
 @dataclass(slots=True)
@@ -216,7 +218,7 @@ class _RenderedSource:
                 raise ValueError
         except ValueError as error:
             raise InvalidInput(f"expected {RENDERED}SEED or {RENDERED}SEED:SECONDS, got {name}") from error
-        self.name, self.live, self.corrupt = name, False, 0
+        self.name, self.live, self.corrupt, self.broke_off = name, False, 0, ""
         self.fps: float | None = float(RENDERED_FPS)
         self.frames: int | None = max(1, round(length_s * RENDERED_FPS))
 

@@ -122,6 +122,23 @@ def test_a_truncated_file_gives_what_is_there_or_one_error(tmp_path: Path) -> No
         read(tmp_path / "cut.mp4")
 
 
+def test_a_stream_that_breaks_off_is_kept_so_far_and_says_so(tmp_path: Path, monkeypatch) -> None:
+    source = open_source(str(encode(tmp_path / "a.mkv", SHADES)))
+    packets = list(source._container.demux(source._stream))
+
+    def broken(_stream: object):
+        yield from packets[: len(packets) // 2]
+        raise OSError(104, "Connection reset by peer")
+
+    class Container:
+        demux = staticmethod(broken)
+        close = staticmethod(lambda: None)
+
+    source._container = Container()
+    assert 0 < len(list(source.pictures())) < len(SHADES)
+    assert source.broke_off == "Connection reset by peer"
+
+
 def test_a_damaged_stretch_costs_its_frames_and_no_more(tmp_path: Path) -> None:
     data = bytearray(encode(tmp_path / "a.mkv", SHADES * 5).read_bytes())
     middle = len(data) // 2

@@ -18,6 +18,8 @@ from trocar.runtime.server.interceptors import error_of
 from trocar.v1 import video_pb2, video_pb2_grpc
 from trocar.video.frames import Frame
 from trocar.video.pipeline import Engine
+from trocar.video.privacy import PrivacyGuard, PrivacySettings, coarsen
+from trocar.video.quality import inspect
 from trocar.video.remote import ENDING, SKIPPED, Answered, Task
 from trocar.video.ring import Slot
 from trocar.video.run import Server
@@ -32,11 +34,11 @@ _SERVICE = video_pb2.DESCRIPTOR.services_by_name["VideoService"].full_name
 CHANNEL_OPTIONS = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1))
 
 
-def connect(address: str, model: str) -> Server:
+def connect(address: str, model: str, privacy: PrivacySettings) -> Server:
     """Return a server's model as an engine; nothing is sent before the first frame."""
 
     def open_engine(answered: Answered, depth: int) -> Engine:
-        return RemoteServer(address, model, answered, depth=depth)
+        return RemoteServer(address, model, answered, PrivacyGuard(privacy), depth=depth)
 
     return Server(f"{model} at {address}", INSTRUMENT_LABEL if model == MODEL else model, open_engine)
 
@@ -48,11 +50,14 @@ class RemoteServer:
     ----------
     address : `host:port` or `unix:/path`.
     answered : told of each offered frame exactly once.
+    guard : frames from outside the body are sent blurred.
     depth : frames that may wait here; the oldest is let go for one more.
     """
 
-    def __init__(self, address: str, model: str, answered: Answered, *, depth: int) -> None:
-        self._answered, self._depth = answered, depth
+    def __init__(
+        self, address: str, model: str, answered: Answered, guard: PrivacyGuard, *, depth: int
+    ) -> None:
+        self._answered, self._guard, self._depth = answered, guard, depth
         self._changed = threading.Condition()
         self._waiting: deque[Task] = deque()
         self._sent: dict[int, Task] = {}
@@ -123,10 +128,21 @@ class RemoteServer:
                     frame=video_pb2.VideoFrame(
                         id=task.frame.index,
                         pts_us=round(1e6 * task.frame.pts_s),
-                        jpeg=_jpeg(task.slot),
+                        jpeg=self._jpeg(task),
                     )
                 )
             )
+
+    def _jpeg(self, task: Task) -> bytes:
+        image = task.frame.image_bgr
+        if self._guard.judge(inspect(image)):
+            # Nobody in the room is sent either; the slot is the display's, and stays as it is.
+            image = image.copy()
+            coarsen(image)
+        done, encoded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
+        if not done:
+            raise InvalidInput("expected a frame that JPEG can hold")
+        return np.asarray(encoded).tobytes()
 
     def _stream(self) -> Iterator[video_pb2.AnnotateRequest]:
         while (request := self._requests.get()) is not None:
@@ -185,10 +201,3 @@ class RemoteServer:
             self._answered(task, None, reason)
         finally:
             task.slot.release()
-
-
-def _jpeg(slot: Slot) -> bytes:
-    done, encoded = cv2.imencode(".jpg", slot.image_bgr, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
-    if not done:
-        raise InvalidInput("expected a frame that JPEG can hold")
-    return np.asarray(encoded).tobytes()

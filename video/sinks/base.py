@@ -112,9 +112,9 @@ def outlines(mask: npt.NDArray[np.bool_]) -> list[npt.NDArray[np.int32]]:
 
     Returns
     -------
-    (n, 2) int32 each, n >= 3, x and y of the pixels on the outline.
+    (n, 2) int32 each, n >= 3, x and y of the outline's corners: filled, they are the mask's parts.
     """
-    found, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    found, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
     polygons = [np.asarray(one, np.int32).reshape(-1, 2) for one in found if len(one) >= 3]
     return sorted(polygons, key=len, reverse=True)
 

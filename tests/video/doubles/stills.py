@@ -31,7 +31,8 @@ class Stills:
     def __init__(
         self, count: int, *, fps: float = 25.0, size: tuple[int, int] = (72, 128), live: bool = False
     ) -> None:
-        self.name, self.live, self.fps, self.frames, self.corrupt = "stills", live, fps, count, 0
+        self.name, self.live, self.fps, self.frames = "stills", live, fps, count
+        self.corrupt, self.broke_off = 0, ""
         self._count, self._size = count, size
 
     def pictures(self) -> Iterator[Picture]:
