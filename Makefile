@@ -23,7 +23,7 @@ help: ## list the targets
 	@echo "trocar: research software, not a medical device"
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
-demo: $(RUN) ## plan a phantom over gRPC; show its DVH numbers and a picture
+demo: $(RUN) ## plan a phantom and annotate a clip over gRPC; show figures and pictures
 	@BIN=$(BIN) tools/demo.sh
 
 test: check pytest sanitize ## build and install the wheel, check it, test it
@@ -85,9 +85,11 @@ dev: | preflight ## make .venv-dev: an editable install and pre-commit, for work
 	@$(DEV)/bin/python -m pip --quiet --quiet --disable-pip-version-check install --editable ".[test,check,dev]"
 	@$(DEV)/bin/pre-commit install
 
-picture: $(RUN) ## draw docs/images/plan.png anew
+picture: $(RUN) ## draw the pictures of docs/images anew
 	$(call say,docs/images/plan.png)
 	@$(BIN)/python tools/picture.py docs/images/plan.png
+	$(call say,docs/images/video.png)
+	@$(BIN)/trocar annotate rendered:7 --picture docs/images/video.png
 
 clean: ## remove what make made
 	rm -rf build dist out $(VENV) $(DEV) $(STUBS)
