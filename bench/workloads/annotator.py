@@ -53,18 +53,20 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     if not sets:
         raise InvalidInput(f"--folder {args.folder}: expected one of {', '.join(SETS)} in it")
     repositories = _repositories(args)
-    accuracy, tips, timings = [], [], {}
+    accuracy: dict[str, list[dict[str, Any]]] = {}
+    tips, timings = [], {}
     for polyps, model in _MODELS.items():
         sessions = _sessions(repositories, model, args.threads)
         held = {name: _frames(sets[name], name) for name in sets if _polyps(name) == polyps}
         if held:
-            accuracy += _accuracy(held, sessions, polyps=polyps)
+            title = f"{'polyps' if polyps else 'instruments'} on real frames"
+            accuracy[title] = _accuracy(held, sessions, polyps=polyps)
         if held and not polyps:
             tips += _tips(held, sessions)
         if SHIPPED in sessions:
             timings[model] = _timed(sessions[SHIPPED], args.repeats)
     return {
-        "tables": {"accuracy": accuracy, "tips": tips, "time of a frame": _time_rows(timings, args.threads)},
+        "tables": {**accuracy, "tips": tips, "time of a frame": _time_rows(timings, args.threads)},
         "timings": timings,
         "sets": sorted(sets),
     }

@@ -43,11 +43,11 @@ ANNOTATOR = Facts(
         "The adversarial terms made no difference that could be measured: the same training without them, "
         "identical until they join after 8 of 14 epochs, has a mean Dice of 0.802 on the ten real frames "
         "against 0.788, and 0.66 on rendered ones against 0.65. One seed each. No gain is claimed for them.",
-        "Instruments of fewer than 200 of the network's pixels are mostly highlights. Dropping them raises the "
-        "mean Dice on 200 rendered frames, where the area was chosen, from 0.778 to 0.817. A real frame without "
-        "instruments scores 0 for a single wrong pixel; hence the rows with all regions.",
-        "Grey is a good guide where tissue is red and instruments are bare metal (EndoVis 2017), and none for "
-        "coloured shafts (ART-Net) or among highlights (CholecSeg8k).",
+        "Instruments of fewer than 200 of the network's pixels are mostly highlights. Dropping them raises "
+        "the mean Dice on 200 rendered frames, where the area was chosen, from 0.778 to 0.817. A real frame "
+        "without instruments scores 0 for a single wrong pixel; hence the rows with all regions.",
+        "Grey is a good guide where tissue is red and instruments are bare metal (EndoVis 2017), and none "
+        "for coloured shafts (ART-Net) or among highlights (CholecSeg8k).",
         "PAINTED",
     ),
     limits=(

@@ -75,16 +75,18 @@ def normalised(image: Tensor) -> Tensor:
     does not count.
     """
     lit = (image.amax(1, keepdim=True) > 0.1).to(image.dtype)
-    share = _mean(lit) + 0.01
-    mean = _mean(image * lit) / share
+    share = _mean(lit, 3, 2) + 0.01
+    mean = _mean(image * lit, 3, 2) / share
     away = (image - mean) * lit
-    spread = (_mean(away.square()).mean(1, keepdim=True) / share + 1e-4).sqrt()
+    spread = (_mean(away.square(), 3, 2, 1) / share + 1e-4).sqrt()
     return torch.cat([2.0 * image - 1.0, 0.5 * away / spread], dim=1)
 
 
-def _mean(planes: Tensor) -> Tensor:
-    """Of each plane: row by row, since runtimes may add up in float32 one after another."""
-    return planes.mean(3, keepdim=True).mean(2, keepdim=True)
+def _mean(x: Tensor, *axes: int) -> Tensor:
+    """Mean over one axis after the other: ONNX Runtime adds a whole picture up in a row, and loses digits."""
+    for axis in axes:
+        x = x.mean(axis, keepdim=True)
+    return x
 
 
 def _convolution(inward: int, outward: int, *, stride: int = 1, kernel: int = 3) -> nn.Sequential:
@@ -117,7 +119,7 @@ class _Context(nn.Module):
         self.gate = nn.Sequential(nn.Conv2d(width, width // 4, 1), nn.ReLU(), nn.Conv2d(width // 4, width, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        return x * (2.0 * torch.sigmoid(self.gate(x.mean((2, 3), keepdim=True))))
+        return x * (2.0 * torch.sigmoid(self.gate(_mean(x, 3, 2))))
 
 
 class _Join(nn.Module):

@@ -107,7 +107,7 @@ def one_hot(labels: Tensor, classes: int) -> Tensor:
 
 
 def repainted(painter: Painter, image: Tensor, labels: Tensor, count: int, drawn: torch.Generator) -> Tensor:
-    """The first `count` frames (count, 3, h, w) anew: their label maps in the palettes of their neighbours."""
+    """The first `count` frames (count, 3, h, w) anew: their maps in the palettes of their neighbours."""
     maps = one_hot(labels, painter.classes)
     own = palettes_of(image, maps)
     other = own.roll(1, 0)
