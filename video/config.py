@@ -20,12 +20,14 @@ class VideoConfig(VideoSettings):
     Parameters
     ----------
     max_streams : streams of one model at once; the service's.
+    max_megapixels : of a frame that a client may send; each stream holds twelve.
     threads : of the network.
     device : `auto`, `cpu` or `cuda`.
     idle_s : a stream without a frame for longer is ended; the service's.
     """
 
     max_streams: int = field(default=4, metadata=limits(1, 64))
+    max_megapixels: float = field(default=9.0, metadata=limits(0.01, 67.2))
     threads: int = field(default=2, metadata=limits(1, 256))
     device: str = field(default="auto", metadata=limits(choices=("auto", "cpu", "cuda")))
     idle_s: float = field(default=30.0, metadata=limits(0.1, 3600))

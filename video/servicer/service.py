@@ -48,7 +48,7 @@ class VideoServicer(video_pb2_grpc.VideoServiceServicer):
         hub.remote.wait_ready()
         stream = hub.join()
         idle_s = min(asked.keep_alive_ms / 1000 or self._config.idle_s, self._config.idle_s)
-        reader = _Reader(stream, requests)
+        reader = _Reader(stream, requests, self._config.max_megapixels)
         try:
             yield from self._replies(stream, asked, hub, how, idle_s)
         finally:
@@ -100,8 +100,10 @@ class VideoServicer(video_pb2_grpc.VideoServiceServicer):
 class _Reader:
     """Reads a stream's frames in a thread: gRPC hands requests out by blocking."""
 
-    def __init__(self, stream: Stream, requests: Iterator[video_pb2.AnnotateRequest]) -> None:
-        self._stream, self._requests = stream, requests
+    def __init__(
+        self, stream: Stream, requests: Iterator[video_pb2.AnnotateRequest], max_megapixels: float
+    ) -> None:
+        self._stream, self._requests, self._max_megapixels = stream, requests, max_megapixels
         self._error: Exception | None = None
         self._thread = threading.Thread(target=self._run, name="video-reader", daemon=True)
         self._thread.start()
@@ -135,6 +137,11 @@ class _Reader:
             if request.WhichOneof("content") != "frame":
                 raise InvalidInput("expected a frame after the settings, got something else")
             for number, pts_us, (height, width), write in pictures.read(request.frame):
+                if height * width > 1e6 * self._max_megapixels:
+                    raise InvalidInput(
+                        f"expected frames of at most {self._max_megapixels:g} megapixels "
+                        f"(max_megapixels), got {width} x {height}"
+                    )
                 slot = rings.slot(height, width, timeout_s=1.0)
                 if slot is None:
                     self._stream.lose()
