@@ -27,8 +27,8 @@ class GateSettings:
     on_after : good frames in a row before the overlay returns.
     """
 
-    confidence_off: float = field(default=0.55, metadata=_SHARE)
-    confidence_on: float = field(default=0.65, metadata=_SHARE)
+    confidence_off: float = field(default=0.50, metadata=_SHARE)
+    confidence_on: float = field(default=0.56, metadata=_SHARE)
     overlap_off: float = field(default=0.15, metadata=_SHARE)
     overlap_on: float = field(default=0.30, metadata=_SHARE)
     smoke_off: float = field(default=0.8, metadata=_SHARE)

@@ -28,8 +28,8 @@ from trocar.video.types import CLASSES, INSTRUMENT
 
 MODEL = "annotator"
 INSTRUMENT_LABEL = "instrument"
-# Smaller regions are specks: share of the network's picture.
-_LEAST_AREA = 0.0015
+# No class of an object wins where it has this logit.
+_NEVER = -1e4
 _TIP_REACH_PX = 9
 
 
@@ -42,6 +42,7 @@ class Recipe:
     classes : names by label.
     object_from : the least label of an object.
     label : what one object is called.
+    least_px : smaller regions of the network's picture are no objects.
     tip_stride, tip_threshold : of the `tips` output; 0 and 1 where the model has none.
     """
 
@@ -54,6 +55,7 @@ class Recipe:
     classes: tuple[str, ...]
     object_from: int
     label: str
+    least_px: int
     tip_stride: int
     tip_threshold: float
 
@@ -82,6 +84,7 @@ def recipe(manifest: Manifest) -> Recipe:
             classes=classes,
             object_from=int(INSTRUMENT[0]) if instruments else 1,
             label=INSTRUMENT_LABEL if instruments else classes[-1],
+            least_px=int(logits.get("least_instrument_px", 0)),
             tip_stride=int(tips.get("stride", 0)),
             tip_threshold=float(tips.get("threshold", 1.0)),
         )
@@ -149,9 +152,10 @@ class Segmenter:
         clock.lap("preprocess")
         self._binding.run()
         clock.lap("model")
-        postprocess(self._logits[0], labels)
         postprocess(self._logits[0], self._small, confidence=self._confidence)
         instances = self._instances(labels.shape)
+        # At the frame's size last: specks have been taken out of the logits by now.
+        postprocess(self._logits[0], labels)
         clock.lap("postprocess")
         found = self._small >= how.object_from
         sure = float(self._confidence[found].mean()) / 255 if found.any() else 1.0
@@ -164,14 +168,15 @@ class Segmenter:
         objects = (self._small >= how.object_from).astype(np.uint8)
         count, regions, stats, _ = cv2.connectedComponentsWithStats(objects, connectivity=8)
         scale_y, scale_x = shape[0] / how.height, shape[1] / how.width
-        least = _LEAST_AREA * how.height * how.width
         found = []
         for number in range(1, count):
             left, top, width, height, area = (int(value) for value in stats[number])
-            if area < least:
-                continue
             window = np.s_[top : top + height, left : left + width]
             region = regions[window] == number
+            if area < how.least_px:
+                self._small[window][region] = how.object_from - 1
+                self._logits[0, how.object_from :][:, window[0], window[1]][:, region] = _NEVER
+                continue
             tip = self._tip(region, top, left)
             found.append(
                 Instance(

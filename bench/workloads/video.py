@@ -55,6 +55,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 def _played(clip: str, live: bool, args: argparse.Namespace) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     import threading
 
+    from trocar.video.gate import GateSettings
     from trocar.video.overlay import Overlay, instrument_palette
     from trocar.video.pipeline import VideoSettings, in_process, run_live, run_offline
     from trocar.video.quality import inspect
@@ -72,7 +73,10 @@ def _played(clip: str, live: bool, args: argparse.Namespace) -> tuple[dict[str, 
             for name in _STAGES:
                 stages[name].append(shown.stage_ms[name])
 
-    settings = VideoSettings()
+    # Latency is measured on drawn overlays: the gate's judgement of the picture is set aside, not of lateness.
+    settings = VideoSettings(
+        gate=GateSettings(confidence_off=0, confidence_on=0, overlap_off=0, overlap_on=0)
+    )
     worker = WorkerSpec(
         "trocar.video.segmenter:open_segmenter", {"repository": args.repository, "threads": args.threads}
     )
