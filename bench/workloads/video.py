@@ -73,7 +73,7 @@ def _played(clip: str, live: bool, args: argparse.Namespace) -> tuple[dict[str, 
             for name in _STAGES:
                 stages[name].append(shown.stage_ms[name])
 
-    # Latency is measured on drawn overlays: the gate's judgement of the picture is set aside, not of lateness.
+    # Latency is that of drawn overlays: the gate still judges lateness, but not the picture.
     settings = VideoSettings(
         gate=GateSettings(confidence_off=0, confidence_on=0, overlap_off=0, overlap_on=0)
     )
