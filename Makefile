@@ -89,7 +89,7 @@ picture: $(RUN) ## draw the pictures of docs/images anew
 	$(call say,docs/images/plan.png)
 	@$(BIN)/python tools/picture.py docs/images/plan.png
 	$(call say,docs/images/video.png)
-	@$(BIN)/trocar annotate rendered:7 --picture docs/images/video.png
+	@$(BIN)/trocar annotate rendered:3 --picture docs/images/video.png
 
 clean: ## remove what make made
 	rm -rf build dist out $(VENV) $(DEV) $(STUBS)
