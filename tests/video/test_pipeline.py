@@ -173,6 +173,61 @@ def test_offline_annotates_every_frame_in_order() -> None:
     assert set(np.round(screen.lag_s, 9)) == {0.0}
 
 
+@pytest.mark.parametrize("then", [(36, 64), (145, 257), (1, 1)])
+def test_another_size_midway_costs_no_frame(then: tuple[int, int]) -> None:
+    source = Stills(40, then=then)
+    sizes: list[tuple[int, ...]] = []
+    shades: list[int] = []
+
+    def display(shown: Shown) -> None:
+        sizes.append(shown.image_bgr.shape[:2])
+        shades.append(int(shown.image_bgr[-1, -1, 0]))
+        assert shown.annotation is not None
+        assert shown.annotation.labels.shape == shown.image_bgr.shape[:2]
+
+    summary = run_offline(
+        source,
+        in_process(double(ms=2), SETTINGS.watchdog),
+        draw=lambda *_: None,
+        display=display,
+        inspect=clear,
+        settings=SETTINGS,
+        stop=threading.Event(),
+    )
+    assert sizes == [(72, 128)] * 20 + [then] * 20
+    assert shades == list(range(40))
+    assert summary.counts.annotated == 40
+
+
+def test_live_goes_on_over_a_change_of_size_and_never_mixes_the_two() -> None:
+    source = Stills(120, fps=FPS, then=(100, 60))
+    seen: list[tuple[bool, tuple[int, ...]]] = []
+
+    def display(shown: Shown) -> None:
+        if shown.annotation is not None:
+            assert shown.annotation.labels.shape == shown.image_bgr.shape[:2]
+        seen.append((shown.ai_on, shown.image_bgr.shape[:2]))
+
+    run_live(
+        source,
+        in_process(double(ms=1), SETTINGS.watchdog),
+        draw=draw,
+        display=display,
+        inspect=clear,
+        settings=SETTINGS,
+        stop=threading.Event(),
+    )
+    assert [size for _, size in seen] == [(72, 128)] * 60 + [(100, 60)] * 60
+    assert any(on for on, size in seen if size == (100, 60))
+
+
+def test_an_8k_frame_passes_and_a_larger_one_is_refused() -> None:
+    screen, _ = offline(double(), Stills(2, size=(4320, 7680)))
+    assert screen.indices == [0, 1]
+    with pytest.raises(InvalidInput, match="1 to 8192 pixels a side, got 16384 x 10"):
+        offline(double(), Stills(1, size=(10, 16384)))
+
+
 def test_offline_tries_a_frame_again_when_the_model_dies(tmp_path: Path) -> None:
     screen, summary = offline(double(fault="crash", at=10, flag=str(tmp_path / "once")), Stills(30))
     whole(screen, 30)

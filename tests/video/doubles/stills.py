@@ -26,17 +26,24 @@ class Still:
 
 
 class Stills:
-    """A source of plain frames, each of its own shade."""
+    """A source of plain frames, each of its own shade; the second half may be of another size."""
 
     def __init__(
-        self, count: int, *, fps: float = 25.0, size: tuple[int, int] = (72, 128), live: bool = False
+        self,
+        count: int,
+        *,
+        fps: float = 25.0,
+        size: tuple[int, int] = (72, 128),
+        live: bool = False,
+        then: tuple[int, int] | None = None,
     ) -> None:
         self.name, self.live, self.fps, self.frames = "stills", live, fps, count
         self.corrupt, self.broke_off = 0, ""
-        self._count, self._size = count, size
+        self._count, self._sizes = count, (size, then or size)
 
     def pictures(self) -> Iterator[Picture]:
-        return (Still(index, self.fps or 25.0, self._size) for index in range(self._count))
+        half = self._count // 2
+        return (Still(index, self.fps or 25.0, self._sizes[index >= half]) for index in range(self._count))
 
     def close(self) -> None:
         pass
