@@ -91,10 +91,11 @@ def _configure_plan(parser: argparse.ArgumentParser) -> None:
         help="a file of public keys: refuse a network that none signed",
     )
     options.add_run(parser)
+    parser.add_argument("--dicom", action="store_true", help="with -o: an RTPLAN and an RTDOSE too")
 
 
 def _run_plan(args: argparse.Namespace) -> int:
-    from trocar.planners.requests import OUTPUTS, Search
+    from trocar.planners.requests import DICOM_OUTPUTS, OUTPUTS, Search
     from trocar.planners.show import progress_bar
 
     options.check_run(args)
@@ -112,7 +113,9 @@ def _run_plan(args: argparse.Namespace) -> int:
         alternatives=args.alternatives,
         device=args.device,
     )
-    artifacts = OUTPUTS if args.output else ()
+    if args.dicom and not args.output:
+        raise InvalidInput("--dicom: expected -o DIR with it, got none")
+    artifacts = (OUTPUTS + DICOM_OUTPUTS * args.dicom) if args.output else ()
     with progress_bar("planning") as progress:
         if args.server:
             from trocar.planners.servicer import client

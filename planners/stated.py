@@ -15,11 +15,10 @@ from trocar.planners.dose.reference import total_dose_factor_h
 from trocar.planners.dose.source import SourceModel
 from trocar.planners.dvh import dvh, role_metrics
 from trocar.planners.geometry import anatomy, extent_mm
-from trocar.planners.io.identity import Identity
 from trocar.planners.io.rtdose import MAX_VOXELS, StatedDose, StatedDvh
 from trocar.planners.io.rtplan import BrachyPlan
 from trocar.planners.protocol import same_isotope
-from trocar.planners.types import Anatomy, Case, Finding, Float32Array, Grid, Validity, require
+from trocar.planners.types import Anatomy, Case, Finding, Float32Array, Grid, Identity, Validity, require
 from trocar.runtime.command import INTENDED_USE
 
 # Far from every dwell a large part of nothing is nothing.

@@ -2,21 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-
 from trocar.planners.io.dicom import open_dicom, refusing, text
 from trocar.planners.io.named import clean_name
 from trocar.planners.io.rtstruct import RT_STRUCTURE_SET
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """References of a structure set; what it leaves out is empty. `roi_names` maps ROI numbers to names."""
-
-    sop_uid: str
-    frame_uids: frozenset[str]
-    roi_names: Mapping[int, str]
+from trocar.planners.types import Identity
 
 
 def read_identity(data: bytes) -> Identity:
@@ -30,12 +19,19 @@ def read_identity(data: bytes) -> Identity:
     with refusing("RTSTRUCT"):
         dataset = open_dicom(data, "RTSTRUCT", RT_STRUCTURE_SET)
         frames = [
-            text(item, "FrameOfReferenceUID")
+            frame
             for item in (dataset, *(dataset.get("ReferencedFrameOfReferenceSequence") or ()))
+            if (frame := text(item, "FrameOfReferenceUID"))
         ]
         regions = dataset.get("StructureSetROISequence") or ()
         return Identity(
-            text(dataset, "SOPInstanceUID"),
-            frozenset(frame for frame in frames if frame),
-            {int(item.ROINumber): clean_name(str(item.get("ROIName", ""))) for item in regions},
+            sop_uid=text(dataset, "SOPInstanceUID"),
+            study_uid=text(dataset, "StudyInstanceUID"),
+            frame_uid=frames[0] if frames else "",
+            frame_uids=frozenset(frames),
+            patient_name=text(dataset, "PatientName"),
+            patient_id=text(dataset, "PatientID"),
+            birth_date=text(dataset, "PatientBirthDate"),
+            sex=text(dataset, "PatientSex"),
+            roi_names={int(item.ROINumber): clean_name(str(item.get("ROIName", ""))) for item in regions},
         )
