@@ -13,6 +13,7 @@ import numpy as np
 
 from trocar.planners.geometry import Margins, expand, extent_mm, rasterise_contours, runs, slab_volume_cc
 from trocar.planners.io.contours import Contour, contours_sha256, read_contours
+from trocar.planners.io.identity import read_identity
 from trocar.planners.io.named import MAX_FILE_BYTES, NamedContours, clean_name, listed
 from trocar.planners.io.roles import match_roles
 from trocar.planners.io.rtstruct import find_rtstruct, is_dicom, read_rtstruct
@@ -71,15 +72,17 @@ def case_from_bytes(
 ) -> Case:
     """Read a case file's bytes; what it is shows in its first bytes, not in its name."""
     require(len(data) > 0, "the case file is empty")
+    identity = None
     if data[:4] == b"NRRD":
         found = read_segmentation(data, labels=labels)
     elif is_dicom(data):
         require(not labels, "--labels is for a label NRRD, this is DICOM")
         found = read_rtstruct(data)
+        identity = read_identity(data)
     else:
         raise InvalidInput(f"the case is neither NRRD nor DICOM: it begins with {data[:8]!r}")
     name = re.sub(r"(\.seg)?\.(nrrd|dcm)$", "", clean_name(filename_hint), flags=re.IGNORECASE)
-    return _cast(found, name, hashlib.sha256(data).hexdigest(), roles)
+    return replace(_cast(found, name, hashlib.sha256(data).hexdigest(), roles), identity=identity)
 
 
 def case_from_contours(

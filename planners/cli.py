@@ -8,13 +8,17 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trocar.planners import options
 from trocar.planners.start_kinds import START_KINDS
 from trocar.runtime.command import Command
 from trocar.runtime.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from trocar.planners.requests import CaseInput, Settings
 
 PLAN_EXAMPLES = """\
 examples:
@@ -33,6 +37,9 @@ examples:
   trocar evaluate phantom:7 out/plan.json                the proof of a plan that exists
   trocar evaluate case1.seg.nrrd case1_seeds.json --index 0 --strength-u 0.42 --prescription-gy 144
   trocar evaluate patient.seg.nrrd plan.json --dose-grid 0.5 -o out/
+  trocar evaluate RTSTRUCT.dcm RTPLAN.dcm                permanent seeds of a planning system
+  trocar evaluate RTSTRUCT.dcm RTPLAN.dcm --rtdose RTDOSE.dcm --source ir192-gammamedplus
+                                                         HDR: our dose against the planning system's own
 
 exit codes: 0 acceptable, 1 not acceptable (the findings say why), 2 bad input, 3 internal or no server
 """
@@ -84,10 +91,11 @@ def _configure_plan(parser: argparse.ArgumentParser) -> None:
         help="a file of public keys: refuse a network that none signed",
     )
     options.add_run(parser)
+    parser.add_argument("--dicom", action="store_true", help="with -o: an RTPLAN and an RTDOSE too")
 
 
 def _run_plan(args: argparse.Namespace) -> int:
-    from trocar.planners.requests import OUTPUTS, Search
+    from trocar.planners.requests import DICOM_OUTPUTS, OUTPUTS, Search
     from trocar.planners.show import progress_bar
 
     options.check_run(args)
@@ -105,7 +113,9 @@ def _run_plan(args: argparse.Namespace) -> int:
         alternatives=args.alternatives,
         device=args.device,
     )
-    artifacts = OUTPUTS if args.output else ()
+    if args.dicom and not args.output:
+        raise InvalidInput("--dicom: expected -o DIR with it, got none")
+    artifacts = (OUTPUTS + DICOM_OUTPUTS * args.dicom) if args.output else ()
     with progress_bar("planning") as progress:
         if args.server:
             from trocar.planners.servicer import client
@@ -146,7 +156,7 @@ def _interruptible() -> Iterator[Callable[[], bool]]:
 def _configure_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EVALUATE_EXAMPLES
     options.add_case(parser)
-    parser.add_argument("plan", metavar="PLAN", type=Path, help="a plan.json, or a *_seeds.json")
+    parser.add_argument("plan", metavar="PLAN", type=Path, help="a plan.json, a *_seeds.json, or an RTPLAN")
     parser.add_argument(
         "--index", metavar="N", type=int, default=0, help="which plan of a *_seeds.json (%(default)d)"
     )
@@ -156,6 +166,14 @@ def _configure_evaluate(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=1.0,
         help="voxel of the evaluation grid (%(default)g)",
+    )
+    parser.add_argument(
+        "--rtdose", metavar="FILE", type=Path, help="an HDR plan's own dose: ours is compared on its grid"
+    )
+    parser.add_argument(
+        "--treated",
+        metavar="WHEN",
+        help="with --rtdose: decay the source to this date and time (2026-01-31T12:00)",
     )
     options.add_settings(parser)
     options.add_run(parser)
@@ -171,6 +189,10 @@ def _run_evaluate(args: argparse.Namespace) -> int:
         raise InvalidInput(f"--index: expected 0 or more, got {args.index}")
     settings, case = options.settings_of(args), options.case_of(args)
     plan_file = read_bytes(args.plan, "plan", MAX_TEXT_BYTES)
+    if args.rtdose is not None:
+        return _run_against_rtdose(args, case, settings, plan_file)
+    if args.treated is not None:
+        raise InvalidInput("--treated: expected --rtdose with it, got none")
     asked: dict[str, Any] = {
         "index": args.index,
         "dose_grid_mm": args.dose_grid,
@@ -188,6 +210,33 @@ def _run_evaluate(args: argparse.Namespace) -> int:
 
             answer = local.evaluate(case, settings, plan_file, **asked)
     return _finish(args, *answer)
+
+
+def _run_against_rtdose(
+    args: argparse.Namespace, case: CaseInput, settings: Settings, plan_file: bytes
+) -> int:
+    from trocar.planners import local
+    from trocar.planners.files import MAX_CASE_BYTES, read_bytes
+    from trocar.planners.stated import show_lines
+
+    if args.server or args.output:
+        raise InvalidInput("--rtdose: expected neither --server nor --output with it, got one")
+    try:
+        treated = datetime.fromisoformat(args.treated) if args.treated else None
+    except ValueError as error:
+        raise InvalidInput(
+            f"--treated: expected a date such as 2026-01-31T12:00, got {args.treated!r}"
+        ) from error
+    if treated is not None and treated.tzinfo is not None:
+        raise InvalidInput("--treated: expected a local time, as DICOM has it, got one with a time zone")
+    dose_file = read_bytes(args.rtdose, "rtdose", MAX_CASE_BYTES)
+    document = local.evaluate_rtdose(case, settings, plan_file, dose_file, treated=treated)
+    if args.json:
+        json.dump(document, sys.stdout, allow_nan=False)
+        print()
+    else:
+        print("\n".join(show_lines(document)))
+    return 0 if document["validity"]["acceptable"] else 1
 
 
 def _finish(args: argparse.Namespace, document: dict[str, Any], artifacts: dict[str, bytes]) -> int:

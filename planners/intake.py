@@ -22,6 +22,8 @@ from trocar.planners.dose.source import (
 )
 from trocar.planners.geometry.lattice import check_planes, check_template
 from trocar.planners.io.plans import read_plan
+from trocar.planners.io.rtplan import read_rtplan
+from trocar.planners.io.rtstruct import is_dicom
 from trocar.planners.pipeline import PlanRequest
 from trocar.planners.protocol import Protocol, load_protocol, parse_protocol, protocol_keys
 from trocar.planners.refine import require_chains
@@ -117,16 +119,21 @@ def evaluation(
 
     Parameters
     ----------
-    plan_file : content of a plan.json or a `*_seeds.json`, or the parsed document of the former.
+    plan_file : content of a plan.json, a `*_seeds.json` or an RT Plan of permanent seeds, or the parsed
+        document of the first.
     index : which plan of a file with several.
     """
     protocol = _protocol(settings)
-    plan = read_plan(
-        plan_file,
-        index=index,
-        source=settings.source or protocol.source,
-        strength_u=settings.strength_u or protocol.strength_u,
-        prescription_gy=settings.prescription_gy or protocol.prescription_gy,
+    plan = (
+        read_rtplan(plan_file).seed_plan(settings.source or protocol.source)
+        if isinstance(plan_file, bytes) and is_dicom(plan_file)
+        else read_plan(
+            plan_file,
+            index=index,
+            source=settings.source or protocol.source,
+            strength_u=settings.strength_u or protocol.strength_u,
+            prescription_gy=settings.prescription_gy or protocol.prescription_gy,
+        )
     )
     said = replace(
         settings,
@@ -144,6 +151,21 @@ def evaluation(
         prescription_gy=request.prescription_gy,
     )
     return plan, request
+
+
+def hdr_source(name: str | None) -> SourceModel:
+    """Return an HDR source by its shipped name; a plan's own file does not say whose table it used.
+
+    Raises
+    ------
+    InvalidInput
+        None was named, or it is not an HDR source.
+    """
+    if name is None:
+        raise InvalidInput("expected --source with an HDR plan, such as ir192-gammamedplus, got none")
+    source = load_source(name)
+    require(source.isotope == "Ir-192", f"--source: expected an Ir-192 source, got {source.key}")
+    return source
 
 
 def check_dose_grid_mm(value: float) -> float:

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from trocar.planners import intake, pipeline
+from trocar.planners.io.identity import read_identity
+from trocar.planners.io.rtdose import read_rtdose
+from trocar.planners.io.rtplan import read_rtplan
 from trocar.planners.report import render_artifacts
 from trocar.planners.requests import CaseInput, Search, Settings
+from trocar.planners.stated import evaluate_stated
+from trocar.runtime.errors import InvalidInput
 from trocar.runtime.repository.store import open_repository
 
 Answer = tuple[dict[str, Any], dict[str, bytes]]
@@ -63,6 +69,29 @@ def evaluate(
     read, read_ms = intake.timed_case(case)
     result = pipeline.evaluate_plan(read, seeds, request, dose_grid_mm=grid_mm, read_ms=read_ms)
     return _answer(result, artifacts)
+
+
+def evaluate_rtdose(
+    case: CaseInput,
+    settings: Settings,
+    plan_file: bytes,
+    dose_file: bytes,
+    *,
+    treated: datetime | None = None,
+) -> dict[str, Any]:
+    """Prove an HDR RT Plan against the RT Dose that came with it; see `trocar.planners.stated`."""
+    if case.rtstruct is None:
+        raise InvalidInput("expected a DICOM RTSTRUCT as the case of an RTDOSE, got another kind of case")
+    plan, dose = read_rtplan(plan_file), read_rtdose(dose_file)
+    return evaluate_stated(
+        intake.read_case(case),
+        read_identity(case.rtstruct),
+        plan,
+        dose,
+        intake.hdr_source(settings.source),
+        prescription_gy=settings.prescription_gy,
+        treated=treated,
+    )
 
 
 def _answer(result: pipeline.PlanResult, artifacts: Sequence[str]) -> Answer:

@@ -84,6 +84,7 @@ class PlanResult:
     timing_ms: Mapping[str, float]
     provenance: Mapping[str, Any]
     protocol: Protocol
+    source: SourceModel
     alternatives: tuple[PlanResult, ...] = ()
 
     def document(self) -> dict[str, Any]:
@@ -264,7 +265,17 @@ def _proven(
     timing = watch.timing_ms()
     timing = {"read": round(read_ms, 3), **timing, "total": round(timing["total"] + read_ms, 3)}
     return PlanResult(
-        case, plan, volumes, dose_gy, dvhs, metrics, validity, timing, provenance, request.protocol
+        case,
+        plan,
+        volumes,
+        dose_gy,
+        dvhs,
+        metrics,
+        validity,
+        timing,
+        provenance,
+        request.protocol,
+        request.source,
     )
 
 

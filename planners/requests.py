@@ -10,6 +10,8 @@ from trocar.planners.types import Float64Array, Planes, Template
 DEFAULT_PROTOCOL = "ldr-i125-145"
 # What `-o` writes.
 OUTPUTS = ("plan.json", "dose.nrrd", "dvh.png", "plan.png", "report.html")
+# What `--dicom` adds.
+DICOM_OUTPUTS = ("plan.dcm", "dose.dcm")
 
 ContourStack = Sequence[tuple[float, Float64Array]]
 

@@ -72,14 +72,36 @@ class Structure:
 
 
 @dataclass(frozen=True, slots=True)
+class Identity:
+    """Whose a DICOM structure set is, as it says; what it leaves out is empty.
+
+    `roi_names` maps ROI numbers to names.
+    """
+
+    sop_uid: str
+    study_uid: str
+    frame_uid: str
+    frame_uids: frozenset[str]
+    patient_name: str
+    patient_id: str
+    birth_date: str
+    sex: str
+    roi_names: Mapping[int, str]
+
+
+@dataclass(frozen=True, slots=True)
 class Case:
-    """A patient or phantom: structures by role, and what was assumed while reading them."""
+    """A patient or phantom: structures by role, and what was assumed while reading them.
+
+    `identity` is that of the DICOM file it came from.
+    """
 
     name: str
     structures: Mapping[str, Structure]
     assumptions: tuple[str, ...] = ()
     input_sha256: str = ""
     phantom_seed: int | None = None
+    identity: Identity | None = None
 
 
 @dataclass(frozen=True, slots=True)

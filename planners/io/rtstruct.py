@@ -16,7 +16,7 @@ from trocar.planners.types import Float64Array, require
 from trocar.runtime.errors import InvalidInput
 
 RT_STRUCTURE_SET = "1.2.840.10008.5.1.4.1.1.481.3"
-_DEFLATED = b"1.2.840.10008.1.2.1.99"
+DEFLATED = b"1.2.840.10008.1.2.1.99"
 _CLOSED = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")
 # A contour whose z varies more than this does not lie in an axial plane.
 AXIAL_MM = 0.05
@@ -44,7 +44,7 @@ def find_rtstruct(folder: Path) -> Path:
     for path in files:
         with path.open("rb") as stream:
             head = stream.read(4096)
-            if not is_dicom(head) or _DEFLATED in head:
+            if not is_dicom(head) or DEFLATED in head:
                 continue
             stream.seek(0)
             try:
@@ -90,7 +90,7 @@ def _read(data: bytes) -> NamedContours:
     warnings.filterwarnings("ignore", category=UserWarning, module=r"pydicom\b")
     require(is_dicom(data), "RTSTRUCT: not a DICOM file (no DICM at byte 128)")
     # pydicom inflates this syntax without a bound.
-    require(_DEFLATED not in data[:4096], "RTSTRUCT: the deflated transfer syntax is not read")
+    require(DEFLATED not in data[:4096], "RTSTRUCT: the deflated transfer syntax is not read")
     dataset = pydicom.dcmread(io.BytesIO(data))
     found = str(dataset.get("SOPClassUID", "none"))
     require(

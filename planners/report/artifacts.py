@@ -98,10 +98,24 @@ def _report_html(result: PlanResult, files: dict[str, bytes]) -> bytes:
     return report_html(result, files.get("dvh.png") or _dvh_png(result, files))
 
 
+def _plan_dcm(result: PlanResult, _: dict[str, bytes]) -> bytes:
+    from trocar.planners.io.dicom_out import rtplan_bytes
+
+    return rtplan_bytes(result)
+
+
+def _dose_dcm(result: PlanResult, _: dict[str, bytes]) -> bytes:
+    from trocar.planners.io.dicom_out import rtdose_bytes
+
+    return rtdose_bytes(result)
+
+
 ARTIFACTS: dict[str, Callable[[PlanResult, dict[str, bytes]], bytes]] = {
     "plan.json": _plan_json,
     "dose.nrrd": _dose_nrrd,
     "dvh.png": _dvh_png,
     "plan.png": _plan_png,
     "report.html": _report_html,
+    "plan.dcm": _plan_dcm,
+    "dose.dcm": _dose_dcm,
 }

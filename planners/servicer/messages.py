@@ -16,6 +16,7 @@ from trocar.v1 import common_pb2, planning_pb2
 
 MEDIA_TYPES = {
     ".json": "application/json",
+    ".dcm": "application/dicom",
     ".html": "text/html",
     ".png": "image/png",
     ".nrrd": "application/octet-stream",
