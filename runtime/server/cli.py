@@ -30,6 +30,7 @@ examples:
 trocar.toml, with its defaults:
   [server]
   listen = "127.0.0.1:8001"
+  services = ""            # which to host, such as "inference"; empty: all that are installed
   repository = ""          # the models' folder; empty: those that come with the package
   require_signature = ""   # a file of public keys, one of which must have signed each model; empty: none
   max_message_mib = 64     # a larger request is RESOURCE_EXHAUSTED
@@ -40,6 +41,11 @@ trocar.toml, with its defaults:
   log_level = "info"
   [services.planning]      # each service has a table of its own
   max_budget_ms = 60000.0  # the longest search a caller may ask for
+  [services.inference]     # the Open Inference Protocol v2
+  load_at_start = true     # every model of the repository; else by RepositoryModelLoad
+  threads = 1              # of each model
+  shared_memory = true     # whether clients may register POSIX shared memory of the server's user
+  shared_memory_prefix = ""  # with which its names have to begin
 
 There is no TLS and no authentication: keep it on this machine, or behind something that has both.
 """
@@ -112,7 +118,7 @@ def _log_to_stderr(level: str) -> None:
 
 COMMAND = Command(
     name="serve",
-    help="Serve planning over gRPC, on TCP or a Unix socket.",
+    help="Serve planning and models over gRPC, on TCP or a Unix socket.",
     configure=configure,
     run=run,
 )

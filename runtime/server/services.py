@@ -60,9 +60,11 @@ def add_services(
     from trocar.runtime.repository.store import open_repository
 
     refuse_unknown(config.services, tuple(sorted(services)), "[services]")
+    wanted = {name.strip() for name in config.server.services.split(",") if name.strip()} or set(services)
+    refuse_unknown(dict.fromkeys(wanted), tuple(sorted(services)), "[server] services")
     names: list[str] = []
     repository = open_repository(config.server.repository, require_signature=config.server.require_signature)
-    for name, add in sorted(services.items()):
+    for name, add in sorted((name, add) for name, add in services.items() if name in wanted):
         context = ServiceContext(config.services.get(name, {}), admission, repository, on_drain)
         names.extend(add(server, context))
     return tuple(names)
