@@ -91,7 +91,7 @@ def _tensors(*rows: tuple[str, str, list[object]]) -> list[dict[str, object]]:
 
 @pytest.fixture(scope="session")
 def inference_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A repository of small graphs: `pair`, `mixed`, `half`, and `broken_run`, which fails when it runs."""
+    """Small graphs: `pair`, `mixed`, `half`; `broken_run` fails when it runs, `broken_graph` cannot be loaded."""
     from trocar.runtime.repository.store import Repository
 
     rows: list[object] = ["batch", 2, 3]
@@ -108,6 +108,7 @@ def inference_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
             _tensors(("image", "float16", ["batch", 2, 8, 8])),
             _tensors(("logits", "float16", ["batch", 4, 8, 8])),
         ),
+        "broken_graph": (_tensors(("left", "float32", rows)), _tensors(("total", "float32", rows))),
         "broken_run": (_tensors(("left", "float32", rows)), _tensors(("square", "float32", [7, 7]))),
     }
     root = tmp_path_factory.mktemp("models")
@@ -124,7 +125,8 @@ def inference_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "parity": {},
             "novelty": {},
         }
-        graph = Path(__file__).parent / "data" / "models" / f"{name}.onnx"
+        file = {"broken_graph": "unknown_operator"}.get(name, name)
+        graph = Path(__file__).parent / "data" / "models" / f"{file}.onnx"
         Repository(root).publish(name, fields, {"model.onnx": graph.read_bytes(), "card.md": b"#"})
     return root
 
