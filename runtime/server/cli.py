@@ -73,9 +73,11 @@ def run(args: argparse.Namespace) -> int:
     """Serve until SIGTERM or SIGINT; a second signal does not wait for what is in flight."""
     # gRPC's core writes lines of its own to stderr (a port in use, garbage on a connection).
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    from trocar.runtime.server.allocator import keep_large_buffers
     from trocar.runtime.server.app import Server
     from trocar.runtime.server.services import find_services
 
+    keep_large_buffers()
     config = load_config(args.config) if args.config else Config()
     options = ("listen", "repository", "require_signature")
     given = {name: value for name in options if (value := getattr(args, name))}

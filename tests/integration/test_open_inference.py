@@ -175,7 +175,9 @@ def test_shapes_and_names(client: Any) -> None:
     assert "expected batch = 2 as in left" in text
     assert _refused(lambda: client.infer("pair", _pair()[:1]))[1] == "expected inputs left, right, got left"
     renamed = [*_pair()[:1], _input("wrong", FLOATS, "FP32")]
-    assert _refused(lambda: client.infer("pair", renamed))[1] == "expected inputs left, right, got left, wrong"
+    assert (
+        _refused(lambda: client.infer("pair", renamed))[1] == "expected inputs left, right, got left, wrong"
+    )
     assert _refused(lambda: client.infer("nobody", _pair()))[0] == "NOT_FOUND"
 
 
@@ -216,7 +218,12 @@ def test_typed_contents(client: Any) -> None:
     [
         ("UINT8", [1, 4], {"uint_contents": [0, 1, 2]}, "expected 4 elements for [1, 4], got 3"),
         ("UINT8", [1, 4], {"uint_contents": [0, 1, 2, 256]}, "expected elements that UINT8 holds"),
-        ("UINT8", [1, 4], {"int_contents": [0, 1, 2, 3]}, "expected UINT8 in uint_contents, got int_contents"),
+        (
+            "UINT8",
+            [1, 4],
+            {"int_contents": [0, 1, 2, 3]},
+            "expected UINT8 in uint_contents, got int_contents",
+        ),
         ("UINT8", [1, 4], {"bytes_contents": [b"abcd"]}, "in uint_contents, got bytes_contents"),
     ],
 )
@@ -420,7 +427,9 @@ def test_shared_memory(client: Any) -> None:
             assert parameters["shared_memory_region"].string_param == region.name
             assert parameters["shared_memory_byte_size"].int64_param == size
             assert parameters["shared_memory_offset"].int64_param == 3 * size
-            found = shared.get_contents_as_numpy(region.handle, np.float32, [2, *FLOATS.shape], offset=2 * size)
+            found = shared.get_contents_as_numpy(
+                region.handle, np.float32, [2, *FLOATS.shape], offset=2 * size
+            )
             assert np.array_equal(found[0], 2 * FLOATS + 1)
             assert np.array_equal(found[1], np.full_like(FLOATS, -1))
             found[:] = 0

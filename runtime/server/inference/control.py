@@ -17,9 +17,7 @@ from trocar.runtime.versions import installed
 EXTENSIONS = ("model_repository", "model_configuration", "statistics", "system_shared_memory")
 
 
-def methods(
-    models: Models, regions: Regions, forget: Callable[[], None]
-) -> dict[str, Callable[[Any], Any]]:
+def methods(models: Models, regions: Regions, forget: Callable[[], None]) -> dict[str, Callable[[Any], Any]]:
     """Return the methods by name, from request to reply.
 
     Parameters

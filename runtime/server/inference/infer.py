@@ -41,9 +41,7 @@ class Inference:
         self._admission = admission
         self._plans: dict[bytes, Plan] = {}
 
-    def answer(
-        self, message: bytes, *, remaining_s: float | None, abandoned: Callable[[], bool]
-    ) -> Pieces:
+    def answer(self, message: bytes, *, remaining_s: float | None, abandoned: Callable[[], bool]) -> Pieces:
         """Answer a ModelInferRequest.
 
         Parameters

@@ -109,9 +109,7 @@ class Models:
         with self._loading:
             try:
                 model = self._repository.open(name)
-                loaded = Loaded(
-                    name, str(model.manifest.version), open_model(model, threads=self._threads)
-                )
+                loaded = Loaded(name, str(model.manifest.version), open_model(model, threads=self._threads))
             except ModelNotFound:
                 raise
             except TrocarError as error:
@@ -140,7 +138,9 @@ class Models:
         found = self._loaded.get(name)
         if found is None:
             self._require_known(name)
-            raise Unavailable(f"model {name!r} is not loaded: {self._reasons.get(name, 'nobody asked for it')}")
+            raise Unavailable(
+                f"model {name!r} is not loaded: {self._reasons.get(name, 'nobody asked for it')}"
+            )
         if version and version != found.version:
             raise ModelNotFound(
                 f"expected version {found.version} of {name!r}, which is loaded, got {version!r:.40}"

@@ -71,7 +71,9 @@ class Plan:
             for axis, size in zip(source.spec.shape, source.shape, strict=True)
             if isinstance(axis, str)
         }
-        shape = [axis if isinstance(axis, int) else sizes.get(axis) for axis in spec.shape if axis is not None]
+        shape = [
+            axis if isinstance(axis, int) else sizes.get(axis) for axis in spec.shape if axis is not None
+        ]
         known = [size for size in shape if size is not None]
         return tuple(known) if len(known) == len(spec.shape) else None
 
@@ -81,9 +83,7 @@ class Plan:
             return known
         reply = pb.ModelInferResponse(model_name=self.loaded.name, model_version=self.loaded.version)
         for target, shape in zip(self.targets, shapes, strict=True):
-            tensor = reply.outputs.add(
-                name=target.spec.name, datatype=NAMES[target.spec.dtype], shape=shape
-            )
+            tensor = reply.outputs.add(name=target.spec.name, datatype=NAMES[target.spec.dtype], shape=shape)
             if target.span is not None:
                 size = int(np.prod(shape, dtype=np.int64)) * np.dtype(target.spec.dtype).itemsize
                 tensor.parameters[_REGION].string_param = target.span.region
@@ -142,7 +142,9 @@ def _request_parameters(parameters: Mapping[str, Any]) -> int | None:
                 raise InvalidInput(f"parameter priority: expected 0, one queue for all, got {value!r:.40}")
         elif key in ("sequence_id", "sequence_start", "sequence_end"):
             if value:
-                raise InvalidInput(f"parameter {key}: expected none, no model here keeps state, got {value!r:.40}")
+                raise InvalidInput(
+                    f"parameter {key}: expected none, no model here keeps state, got {value!r:.40}"
+                )
         elif key != "triton_enable_empty_final_response" or value:
             raise InvalidInput(f"expected parameters of timeout and priority, got {key!r:.80}")
     return timeout_ns
@@ -202,11 +204,18 @@ def _targets(specs: Sequence[TensorSpec], asked: Sequence[Any]) -> tuple[Target,
 def _span(parameters: Mapping[str, Any], what: str) -> Span | None:
     values = {key: _value(parameters[key]) for key in parameters}
     if unknown := sorted(set(values) - {_REGION, _SIZE, _OFFSET}):
-        raise InvalidInput(f"{what}: expected parameters of {_REGION}, {_SIZE}, {_OFFSET}, got {unknown[0]!r:.80}")
+        raise InvalidInput(
+            f"{what}: expected parameters of {_REGION}, {_SIZE}, {_OFFSET}, got {unknown[0]!r:.80}"
+        )
     if not values:
         return None
     region, size, offset = values.get(_REGION), values.get(_SIZE), values.get(_OFFSET, 0)
-    if not isinstance(region, str) or type(size) is not int or type(offset) is not int or min(size, offset) < 0:
+    if (
+        not isinstance(region, str)
+        or type(size) is not int
+        or type(offset) is not int
+        or min(size, offset) < 0
+    ):
         raise InvalidInput(
             f"{what}: expected {_REGION} as text, {_SIZE} and {_OFFSET} as numbers of 0 or more, "
             f"got {values!r:.200}"

@@ -12,7 +12,7 @@ from google.protobuf.message import DecodeError
 
 from trocar.inference_v2 import open_inference_pb2 as pb
 from trocar.runtime.config import limits, parse_table
-from trocar.runtime.errors import InvalidInput, QueueFull, TrocarError
+from trocar.runtime.errors import Cancelled, InvalidInput, QueueFull, TrocarError
 from trocar.runtime.server.inference import control, wire
 from trocar.runtime.server.inference.infer import Inference
 from trocar.runtime.server.inference.models import Models
@@ -63,7 +63,9 @@ def add_service(server: grpc.Server, context: ServiceContext) -> Sequence[str]:
     inference = Inference(models, regions, context.admission)
     streams = Streams(inference)
     context.on_drain(streams.end)
-    infer = grpc.unary_unary_rpc_method_handler(lambda message, call: b"".join(_answer(inference, message, call)))
+    infer = grpc.unary_unary_rpc_method_handler(
+        lambda message, call: b"".join(_answer(inference, message, call))
+    )
     handlers = {"ModelInfer": infer, "ModelStreamInfer": grpc.stream_stream_rpc_method_handler(streams.serve)}
     for name, method in control.methods(models, regions, inference.forget).items():
         request = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].methods_by_name[name].input_type
@@ -106,6 +108,13 @@ def _unsupported(name: str) -> Callable[[bytes, Any], bytes]:
     return refuse
 
 
+def _until_gone(messages: Iterator[bytes]) -> Iterator[bytes]:
+    try:
+        yield from messages
+    except grpc.RpcError:
+        raise Cancelled("the client went away") from None
+
+
 class Streams:
     """ModelStreamInfer: requests of one stream are answered in order, and a refused one does not end it.
 
@@ -125,7 +134,7 @@ class Streams:
         """Answer until the client has no more, or the server drains."""
         self._enter(call)
         try:
-            for message in messages:
+            for message in _until_gone(messages):
                 if not self._busy(call):
                     return
                 yield self._one(message, call)

@@ -34,9 +34,13 @@ def test_every_field_is_the_protocols() -> None:
         for name, field in mine.fields_by_name.items():
             assert _facts(field) == _facts(other.fields_by_name[name]), f"{mine.full_name}.{name}"
         nested = mine.nested_types_by_name
-        return len(mine.fields) + sum(compare(nested[name], other.nested_types_by_name[name]) for name in nested)
+        return len(mine.fields) + sum(
+            compare(nested[name], other.nested_types_by_name[name]) for name in nested
+        )
 
-    assert sum(compare(mine, theirs[name]) for name, mine in ours.DESCRIPTOR.message_types_by_name.items()) > 100
+    assert (
+        sum(compare(mine, theirs[name]) for name, mine in ours.DESCRIPTOR.message_types_by_name.items()) > 100
+    )
 
 
 def test_every_method_and_datatype_is_the_protocols() -> None:

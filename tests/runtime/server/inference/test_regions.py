@@ -39,7 +39,20 @@ def test_reads_and_writes_in_place(regions: Regions) -> None:
 
 @pytest.mark.parametrize(
     "key",
-    ["", "/", "//x", "/a/b", "..", "/..", "/../etc/passwd", ".hidden", "a\0b", "/" + "x" * 300, "/a b", "/nope"],
+    [
+        "",
+        "/",
+        "//x",
+        "/a/b",
+        "..",
+        "/..",
+        "/../etc/passwd",
+        ".hidden",
+        "a\0b",
+        "/" + "x" * 300,
+        "/a b",
+        "/nope",
+    ],
 )
 def test_a_key_stays_in_its_name_space(regions: Regions, key: str) -> None:
     with pytest.raises(InvalidInput, match="region 'r'"):
