@@ -91,7 +91,7 @@ def _tensors(*rows: tuple[str, str, list[object]]) -> list[dict[str, object]]:
 
 @pytest.fixture(scope="session")
 def inference_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Small graphs: `pair`, `mixed`, `half`; `broken_run` fails when it runs, `broken_graph` cannot be loaded."""
+    """Small graphs; `broken_run` fails when it runs, `broken_graph` when it loads."""
     from trocar.runtime.repository.store import Repository
 
     rows: list[object] = ["batch", 2, 3]

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Mapping
 from concurrent import futures
 from dataclasses import replace
+from typing import Any, cast
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -62,7 +63,7 @@ class Server:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         if limits.reflection:
             shown = (*self._names, health.SERVICE_NAME, reflection.SERVICE_NAME)
-            reflection.enable_server_reflection(shown, self._server, pool=Pools())
+            reflection.enable_server_reflection(shown, self._server, pool=cast(Any, Pools()))
         self.address = _bind(self._server, parse_address(limits.listen))
 
     def start(self) -> None:

@@ -47,6 +47,15 @@ def _refused(call: Callable[[], Any]) -> tuple[str, str]:
     return raised.value.status().removeprefix("StatusCode."), raised.value.message()
 
 
+def _text(call: Callable[[], Any]) -> str:
+    """Why a call was refused; empty where it was not."""
+    try:
+        call()
+    except InferenceServerException as error:
+        return str(error.message())
+    return ""
+
+
 def test_server(client: Any) -> None:
     assert client.is_server_live()
     assert client.is_server_ready() is False  # one model of the repository is none; see below
@@ -269,7 +278,7 @@ def test_asynchronous_calls_and_compression(client: Any) -> None:
     for _ in range(8):
         client.async_infer("pair", _pair(), callback=lambda result, error: answers.put((result, error)))
     for _ in range(8):
-        result, error = answers.get(timeout=20)
+        _, error = answers.get(timeout=20)
         assert error is None or "try again later" in str(error)
     for algorithm in ("gzip", "deflate"):
         reply = client.infer("pair", _pair(), compression_algorithm=algorithm)
@@ -302,9 +311,9 @@ def test_more_streams_than_there_are_threads_for(own_server: Any) -> None:
     clients = [triton.InferenceServerClient(own_server.target) for _ in range(5)]
     answers: SimpleQueue[Any] = SimpleQueue()
     for client in clients:
-        client.start_stream(lambda result, error: answers.put(error))
-        client.async_stream_infer("pair", _pair())
-    errors = [answers.get(timeout=20) for _ in clients]
+        client.start_stream(lambda result, error: answers.put((result, error)))
+        _text(lambda client=client: client.async_stream_infer("pair", _pair()))  # it may be refused by now
+    errors = [answers.get(timeout=20)[1] for _ in clients]
     assert [error is None for error in errors].count(False) == 1
     assert "expected at most 4 open streams" in str(next(filter(None, errors)))
     for client in clients:
@@ -315,13 +324,13 @@ def test_more_streams_than_there_are_threads_for(own_server: Any) -> None:
 def test_an_idle_stream_does_not_hold_up_the_end(own_server: Any) -> None:
     answers: SimpleQueue[Any] = SimpleQueue()
     with triton.InferenceServerClient(own_server.target) as client:
-        client.start_stream(lambda result, error: answers.put(error))
+        client.start_stream(lambda result, error: answers.put((result, error)))
         client.async_stream_infer("pair", _pair())
-        assert answers.get(timeout=20) is None
+        assert answers.get(timeout=20)[1] is None
         start = time.monotonic()
         assert own_server.stop(signal.SIGTERM) == 0
         assert time.monotonic() - start < 10
-        assert answers.get(timeout=20) is not None
+        assert answers.get(timeout=20)[1] is not None
 
 
 def test_the_repository(client: Any) -> None:
@@ -505,15 +514,11 @@ def test_memory_that_shrinks_costs_its_request_alone(client: Any, inference_serv
                 tensor.set_shared_memory(region.name, batch * 24, offset=number * batch * 24)
                 tensors.append(tensor)
             for _ in range(150):
-                try:
-                    client.infer("pair", tensors)
-                except InferenceServerException as error:
-                    assert "as registered, got" in error.message() or "registered region" in error.message()
+                text = _text(lambda: client.infer("pair", tensors))
+                if text:
+                    assert "as registered, got" in text or "registered region" in text
                     if region.name not in client.get_system_shared_memory_status().regions:
-                        try:
-                            region.register()
-                        except InferenceServerException:
-                            continue  # it was short just then
+                        _text(region.register)  # unless it is short just then
         finally:
             stop.set()
             thread.join()
@@ -533,3 +538,19 @@ def test_what_is_unsupported_says_so_by_name(client: Any) -> None:
         assert _refused(call) == ("UNIMPLEMENTED", f"{name} is not supported by this server")
     assert _refused(lambda: client.update_trace_settings(settings={}))[0] == "UNIMPLEMENTED"
     assert _refused(lambda: client.update_log_settings({}))[0] == "UNIMPLEMENTED"
+
+
+def test_reflection_describes_it(inference_server: Any) -> None:
+    import grpc
+    from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+    with grpc.insecure_channel(inference_server.target) as channel:
+        stub = reflection_pb2_grpc.ServerReflectionStub(channel)
+        asks = [
+            reflection_pb2.ServerReflectionRequest(file_containing_symbol=symbol)
+            for symbol in ("inference.GRPCInferenceService", "grpc.health.v1.Health", "inference.Nobody")
+        ]
+        answers = list(stub.ServerReflectionInfo(iter(asks), timeout=20))
+    assert b"ModelStreamInfer" in answers[0].file_descriptor_response.file_descriptor_proto[0]
+    assert answers[1].file_descriptor_response.file_descriptor_proto
+    assert answers[2].error_response.error_code == grpc.StatusCode.NOT_FOUND.value[0]

@@ -1,6 +1,6 @@
 // Pages that another process can take away: a shared-memory object that its owner truncates, or that the file
-// system has no room to back, raises SIGBUS at the next touch and would end this process. Under this guard the
-// page becomes zeros of our own, and whoever used it asks afterwards whether that happened.
+// system has no room to back, raises SIGBUS at the next touch and would end this process. Under this guard
+// the page becomes zeros of our own, and whoever used it asks afterwards whether that happened.
 #include <nanobind/nanobind.h>
 #include <signal.h>
 #include <sys/mman.h>

@@ -201,4 +201,4 @@ def _shared(target: Target, shape: tuple[int, ...], used: _Used) -> Array | None
 def _bytes(array: Array, target: Target) -> memoryview | bytes:
     if target.span is not None:
         return b""
-    return memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data

@@ -63,10 +63,14 @@ def add_service(server: grpc.Server, context: ServiceContext) -> Sequence[str]:
     inference = Inference(models, regions, context.admission)
     streams = Streams(inference)
     context.on_drain(streams.end)
-    infer = grpc.unary_unary_rpc_method_handler(
-        lambda message, call: b"".join(_answer(inference, message, call))
-    )
-    handlers = {"ModelInfer": infer, "ModelStreamInfer": grpc.stream_stream_rpc_method_handler(streams.serve)}
+
+    def infer(message: bytes, call: Any) -> bytes:
+        return b"".join(_answer(inference, message, call))
+
+    handlers: dict[str, Any] = {
+        "ModelInfer": grpc.unary_unary_rpc_method_handler(infer),
+        "ModelStreamInfer": grpc.stream_stream_rpc_method_handler(streams.serve),
+    }
     for name, method in control.methods(models, regions, inference.forget).items():
         request = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].methods_by_name[name].input_type
         handlers[name] = grpc.unary_unary_rpc_method_handler(_typed(getattr(pb, request.name), method))

@@ -54,9 +54,9 @@ def test_every_method_and_datatype_is_the_protocols() -> None:
     from trocar.runtime.server.inference.service import UNSUPPORTED
 
     assert set(other) == set(mine) | set(UNSUPPORTED)
-    assert dict(ours.DataType.items()) == dict(
-        (value.name, value.number) for value in config.enum_types_by_name["DataType"].values
-    )
+    assert dict(ours.DataType.items()) == {
+        value.name: value.number for value in config.enum_types_by_name["DataType"].values
+    }
 
 
 @pytest.mark.parametrize("first", ["ours", "theirs"])

@@ -59,7 +59,7 @@ def test_a_key_stays_in_its_name_space(regions: Regions, key: str) -> None:
         regions.register("r", key, 0, 16)
 
 
-def test_no_link_no_folder_no_pipe(regions: Regions, tmp_path: Path) -> None:
+def test_no_link_no_folder_no_pipe(tmp_path: Path) -> None:
     (tmp_path / "secret").write_bytes(bytes(64))
     (tmp_path / "link").symlink_to(tmp_path / "secret")
     (tmp_path / "folder").mkdir()
@@ -71,7 +71,8 @@ def test_no_link_no_folder_no_pipe(regions: Regions, tmp_path: Path) -> None:
             there.register("r", key, 0, 64)
 
 
-def test_a_prefix_and_off(regions: Regions) -> None:
+@pytest.mark.usefixtures("regions")
+def test_a_prefix_and_off() -> None:
     Regions(prefix="trocar_").register("r", KEY, 0, 16)
     with pytest.raises(InvalidInput, match="begins with 'or_'"):
         Regions(prefix="or_").register("r", KEY, 0, 16)
@@ -132,11 +133,18 @@ def test_what_is_in_use_outlives_its_registration_and_its_object(regions: Region
 
 
 def test_nothing_stays_open(regions: Regions) -> None:
-    before = len(os.listdir("/proc/self/fd"))
+    def opened() -> int:
+        return sum(
+            KEY[1:] in os.readlink(entry) for entry in Path("/proc/self/fd").iterdir() if entry.exists()
+        )
+
+    regions.register("held", KEY, 0, PAGE)
+    assert opened() > 0
+    regions.unregister("held")
     for _ in range(1200):  # more than there are guards
         regions.register("r", KEY, 0, PAGE)
         _view(regions, 0, 16)
         regions.unregister("r")
     gc.collect()
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert opened() == 0
     assert KEY[1:] not in Path("/proc/self/maps").read_text()
