@@ -11,7 +11,7 @@ WHEEL := build/wheel/.built
 RUN := $(VENV)/.run
 TOOLS := $(VENV)/.tools
 SANITIZED := build/sanitize/.built
-PACKAGES := trocar.planners trocar.runtime trocar.export trocar.bench
+PACKAGES := trocar.planners trocar.runtime trocar.export trocar.video trocar.bench
 export CMAKE_BUILD_PARALLEL_LEVEL ?= $(shell nproc 2>/dev/null || echo 2)
 
 .DEFAULT_GOAL := help
@@ -23,7 +23,7 @@ help: ## list the targets
 	@echo "trocar: research software, not a medical device"
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
-demo: $(RUN) ## plan a phantom over gRPC; show its DVH numbers and a picture
+demo: $(RUN) ## plan a phantom and annotate a clip over gRPC; show figures and pictures
 	@BIN=$(BIN) tools/demo.sh
 
 test: check pytest sanitize ## build and install the wheel, check it, test it
@@ -36,7 +36,7 @@ testtrain: $(TOOLS) ## the tests that need torch, which the train extra brings
 	$(call say,pip install: the train extra)
 	@$(PIP) install "$$(echo build/wheel/*.whl)[train]"
 	$(call say,pytest: training and export)
-	@$(BIN)/pytest tests/planners/tpgan tests/export
+	@$(BIN)/pytest tests/planners/tpgan tests/video/annotator tests/export
 
 pytest: $(TOOLS)
 	$(call say,pytest: the installed wheel)
@@ -85,9 +85,11 @@ dev: | preflight ## make .venv-dev: an editable install and pre-commit, for work
 	@$(DEV)/bin/python -m pip --quiet --quiet --disable-pip-version-check install --editable ".[test,check,dev]"
 	@$(DEV)/bin/pre-commit install
 
-picture: $(RUN) ## draw docs/images/plan.png anew
+picture: $(RUN) ## draw the pictures of docs/images anew
 	$(call say,docs/images/plan.png)
 	@$(BIN)/python tools/picture.py docs/images/plan.png
+	$(call say,docs/images/video.png)
+	@$(BIN)/trocar annotate rendered:7 --picture docs/images/video.png
 
 clean: ## remove what make made
 	rm -rf build dist out $(VENV) $(DEV) $(STUBS)

@@ -100,7 +100,8 @@ def parse_table(cls: type[T], table: Any, *, where: str) -> T:
 
     Parameters
     ----------
-    cls : dataclass whose fields are bool, int, float or str, with defaults; see `limits`.
+    cls : dataclass whose fields are bool, int, float, str or such dataclasses again (tables in the table),
+        with defaults; see `limits`.
     table : what the TOML file holds.
     where : begins every message, such as `trocar.toml: [server]`.
     """
@@ -123,6 +124,8 @@ def refuse_unknown(table: Mapping[str, Any], known: tuple[str, ...], where: str)
 
 
 def _value(value: Any, kind: type, limit: Mapping[str, Any], where: str) -> Any:
+    if dataclasses.is_dataclass(kind):
+        return parse_table(kind, value, where=where)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if type(value) is not kind:

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Plans a phantom over gRPC, as `make demo` shows it: a server of our own on a Unix socket, one call, a clean stop.
+# Plans a phantom and annotates a rendered clip over gRPC, as `make demo` shows it: a server of our own on a Unix
+# socket, two calls, a clean stop.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 bin=${BIN:-.venv/bin}
@@ -37,7 +38,13 @@ say "The patient is a phantom: trocar phantom $phantom"
 
 say "Plan it over gRPC: trocar plan phantom:$phantom --server $address -o $out"
 code=0
+video=0
 "$bin/trocar" plan "phantom:$phantom" --server "$address" -o "$out" || code=$?
+
+clip=rendered:${CLIP:-7}:4
+say "Annotate a rendered operation: trocar annotate $clip --server $address --overlay $out/annotated.mp4 ..."
+"$bin/trocar" annotate "$clip" --server "$address" --overlay "$out/annotated.mp4" \
+    --picture "$out/annotated.png" --report "$out/video.html" || video=$?
 
 say "Stop the server (SIGTERM: it finishes what is in flight)"
 kill -TERM "$server"
@@ -52,3 +59,5 @@ fi
 say "Look at it"
 echo "    picture  $PWD/$out/plan.png"
 echo "    report   $PWD/$out/report.html (open it in a browser)"
+echo "    video    $PWD/$out/annotated.mp4, $PWD/$out/annotated.png and its report $PWD/$out/video.html"
+exit "$video"

@@ -144,7 +144,7 @@ def _trained(folder: Path, args: argparse.Namespace, workers: int) -> tuple[Gene
     from trocar.runtime.repository.store import Repository
 
     checkpoint, repository = folder / "network.safetensors", folder / "repository"
-    words = ["tpgan", "--data", folder, "-o", checkpoint, "--json", "--protocol", args.protocol]
+    words = ["--data", folder, "-o", checkpoint, "--json", "--protocol", args.protocol]
     words += ["--epochs", args.epochs, "--batch-size", args.batch_size, "--workers", workers]
     code, said = _command(TRAIN, words)
     require(code == 0, f"expected trocar train to succeed, got {code}")

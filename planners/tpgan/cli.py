@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from trocar.planners.tpgan.data import Dataset
     from trocar.planners.tpgan.settings import TrainSettings
 
-NETWORKS = ("tpgan",)
 ARM_NAMES = ("full", "no-adversarial", "no-dose", "bce")
 NEEDED = ("torch", "safetensors")
 DEFAULT_CASES, DEFAULT_MOVES, DEFAULT_EPOCHS = 600, 400_000, 60
@@ -23,12 +22,11 @@ NOVELTY_CASES = 400
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of `trocar train`."""
+    """Declare the options of `trocar train tpgan`."""
     parser.description = (
         "Train the network that proposes plans, on expert plans of phantoms or on a centre's own plans. "
         "A run that was killed goes on where it was when started again with the same options."
     )
-    parser.add_argument("network", choices=NETWORKS, help="which network")
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="decides data and run (%(default)s)")
     data = parser.add_argument_group("data")
     data.add_argument(
@@ -255,8 +253,8 @@ def _cache() -> Path:
 
 
 COMMAND = Command(
-    name="train",
-    help="train a network on expert plans or on a centre's own",
+    name="tpgan",
+    help="the network that proposes plans, on expert plans or on a centre's own",
     configure=configure,
     run=run,
 )

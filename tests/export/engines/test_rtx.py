@@ -31,9 +31,11 @@ def rtx(path: Path, **changes: Any) -> EngineFacts:
 
 
 @pytest.fixture(scope="module")
-def tpgan() -> Path:
+def tpgan(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The shipped network, which has dynamic shapes inside."""
-    return shipped().open("tpgan").path("model.onnx")
+    path = tmp_path_factory.mktemp("tpgan") / "model.onnx"
+    path.write_bytes(shipped().open("tpgan").read("model.onnx"))
+    return path
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ NO_TORCH = "import sys; sys.modules.update(torch=None, safetensors=None, tensorb
 def trocar_train(*words):
     parser = argparse.ArgumentParser()
     COMMAND.configure(parser)
-    return COMMAND.run(parser.parse_args(["tpgan", *map(str, words)]))
+    return COMMAND.run(parser.parse_args([*map(str, words)]))
 
 
 def run_without_torch(code):
@@ -128,7 +128,7 @@ def test_what_training_cases_look_like_is_learned_from_the_training_cases(
     monkeypatch.setattr(novelty, "fit", lambda rows: {"cases": len(rows)})
     parser = argparse.ArgumentParser()
     COMMAND.configure(parser)
-    words = ["tpgan", "--cases", str(cases), "--seed", "2", "--cache", str(tmp_path / "cache")]
+    words = ["--cases", str(cases), "--seed", "2", "--cache", str(tmp_path / "cache")]
     args = parser.parse_args(words)
     assert novelty_statistics(args, Console()) == expected
     assert novelty_statistics(args, Console()) == expected  # kept: nothing is described twice

@@ -1,0 +1,399 @@
+"""A real server and real clients: frames in every form, several streams, bad pictures, the command line."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import cv2
+import grpc
+import numpy as np
+import pytest
+from pycocotools import mask as coco_mask
+from pycocotools.coco import COCO
+
+from trocar.v1 import video_pb2, video_pb2_grpc
+from trocar.video.annotator.renderer import render_frame
+
+SIZE = (256, 448)
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="module")
+def image_bgr() -> np.ndarray:
+    return np.ascontiguousarray(render_frame(11, SIZE).image_rgb[..., ::-1])
+
+
+@pytest.fixture
+def channel(server: Any) -> Iterator[grpc.Channel]:
+    with grpc.insecure_channel(server.target, options=[("grpc.max_receive_message_length", -1)]) as channel:
+        yield channel
+
+
+def annotate(
+    channel: grpc.Channel,
+    *frames: video_pb2.VideoFrame,
+    masks: int = video_pb2.MASK_FORMAT_LABELS_PNG,
+    model: str = "",
+    timeout: float = 60,
+) -> list[video_pb2.AnnotateReply]:
+    """Send frames one after the other, each when the one before is answered."""
+    import queue
+
+    requests: queue.SimpleQueue[video_pb2.AnnotateRequest | None] = queue.SimpleQueue()
+    settings = video_pb2.StreamSettings(model=model, masks=masks)
+    requests.put(video_pb2.AnnotateRequest(settings=settings))
+    call = video_pb2_grpc.VideoServiceStub(channel).Annotate(iter(requests.get, None), timeout=timeout)
+    replies = []
+    for frame in frames:
+        requests.put(video_pb2.AnnotateRequest(frame=frame))
+        replies.append(next(call))
+    requests.put(None)
+    assert list(call) == []
+    return replies
+
+
+def raw(image: np.ndarray, pixel_format: int = video_pb2.PIXEL_FORMAT_BGR, number: int = 1) -> Any:
+    height, width = SIZE
+    picture = video_pb2.RawPicture(format=pixel_format, height=height, width=width, data=image.tobytes())
+    return video_pb2.VideoFrame(id=number, pts_us=40_000 * number, raw=picture)
+
+
+def labels_of(reply: video_pb2.AnnotateReply) -> np.ndarray:
+    assert reply.error == ""
+    return cv2.imdecode(np.frombuffer(reply.labels_png, np.uint8), cv2.IMREAD_GRAYSCALE)
+
+
+def test_a_frame_is_answered_with_classes_masks_and_times(channel: grpc.Channel, image_bgr: Any) -> None:
+    (reply,) = annotate(channel, raw(image_bgr, number=77))
+    assert (reply.id, reply.pts_us) == (77, 77 * 40_000)
+    assert list(reply.classes) == ["background", "tissue", "shaft", "wrist", "clasper"]
+    assert reply.object_from == 2
+    assert reply.device.startswith(("cpu", "cuda"))
+    labels = labels_of(reply)
+    assert labels.shape == SIZE
+    assert set(np.unique(labels)) <= set(range(5))
+    assert {"queue", "preprocess", "model", "postprocess", "total"} <= set(reply.stage_ms)
+    for one in reply.instances:
+        inside = labels[one.top : one.bottom, one.left : one.right] >= 2
+        assert inside.any()
+        assert one.label == "instrument"
+        assert 0 <= one.confidence <= 1
+
+
+def test_one_picture_in_every_form_gets_one_answer(channel: grpc.Channel, image_bgr: Any) -> None:
+    name = f"test-{uuid.uuid4().hex}"
+    path = Path("/dev/shm") / f"trocar-video-{name}"
+    path.write_bytes(b"header--" + image_bgr.tobytes())
+    shared = video_pb2.SharedPicture(
+        name=name, offset=8, format=video_pb2.PIXEL_FORMAT_BGR, height=SIZE[0], width=SIZE[1]
+    )
+    try:
+        replies = annotate(
+            channel,
+            raw(image_bgr),
+            raw(np.ascontiguousarray(image_bgr[..., ::-1]), video_pb2.PIXEL_FORMAT_RGB, 2),
+            video_pb2.VideoFrame(id=3, shared=shared),
+            raw(nv12(image_bgr), video_pb2.PIXEL_FORMAT_NV12, 4),
+            video_pb2.VideoFrame(id=5, jpeg=cv2.imencode(".jpg", image_bgr, [1, 95])[1].tobytes()),
+            raw(cv2.cvtColor(image_bgr, cv2.COLOR_BGR2GRAY), video_pb2.PIXEL_FORMAT_GREY, 6),
+        )
+    finally:
+        path.unlink()
+    exact, rgb, memory, chroma, jpeg, _ = map(labels_of, replies)
+    assert np.array_equal(exact, rgb)
+    assert np.array_equal(exact, memory)
+    # Chroma at half size and JPEG change pixels a little, and masks with them.
+    assert np.mean(exact == chroma) > 0.9
+    assert np.mean(exact == jpeg) > 0.9
+
+
+def nv12(image_bgr: np.ndarray) -> np.ndarray:
+    height, width = SIZE
+    planar = cv2.cvtColor(image_bgr, cv2.COLOR_BGR2YUV_I420).ravel()
+    pixels = height * width
+    u, v = planar[pixels : pixels * 5 // 4], planar[pixels * 5 // 4 :]
+    return np.concatenate([planar[:pixels], np.stack([u, v], axis=1).ravel()])
+
+
+def test_h264_access_units(channel: grpc.Channel, image_bgr: Any) -> None:
+    encoder = av.CodecContext.create("libx264", "w")
+    encoder.height, encoder.width, encoder.pix_fmt = *SIZE, "yuv420p"
+    encoder.time_base = Fraction(1, 25)
+    encoder.options = {"tune": "zerolatency", "preset": "ultrafast", "crf": "10"}
+    units = []
+    for index in range(6):
+        frame = av.VideoFrame.from_ndarray(np.roll(image_bgr, 4 * index, axis=1), format="bgr24")
+        frame.pts = index
+        units += [bytes(packet) for packet in encoder.encode(frame)]
+    units += [bytes(packet) for packet in encoder.encode(None)]
+    replies = annotate(
+        channel,
+        *(video_pb2.VideoFrame(id=100 + n, pts_us=40_000 * n, h264=unit) for n, unit in enumerate(units)),
+    )
+    assert [reply.id for reply in replies] == [100 + n for n in range(len(units))]
+    (exact,) = annotate(channel, raw(image_bgr))
+    assert np.mean(labels_of(replies[0]) == labels_of(exact)) > 0.85
+
+
+def test_masks_as_runs_and_as_polygons_are_the_label_map_s(channel: grpc.Channel, image_bgr: Any) -> None:
+    (labels,) = map(labels_of, annotate(channel, raw(image_bgr)))
+    (runs,) = annotate(channel, raw(image_bgr), masks=video_pb2.MASK_FORMAT_RLE)
+    (polygons,) = annotate(channel, raw(image_bgr), masks=video_pb2.MASK_FORMAT_POLYGONS)
+    assert len(runs.instances) == len(polygons.instances) > 0
+    for one, other in zip(runs.instances, polygons.instances, strict=True):
+        expected = np.zeros(SIZE, bool)
+        window = np.s_[one.top : one.bottom, one.left : one.right]
+        expected[window] = labels[window] >= runs.object_from
+        size = [one.rle.height, one.rle.width]
+        decoded = coco_mask.decode({"size": size, "counts": one.rle.counts.encode()}).astype(bool)
+        assert np.array_equal(decoded, expected)
+        filled = np.zeros(SIZE, np.uint8)
+        for polygon in other.polygons:
+            cv2.fillPoly(filled, [np.array(polygon.xy, np.int32).reshape(-1, 2)], 1)
+        assert np.mean(filled.astype(bool) == expected) > 0.99
+
+
+@pytest.mark.parametrize(
+    ("frame", "said"),
+    [
+        (video_pb2.VideoFrame(id=1), "expected a frame with a picture"),
+        (video_pb2.VideoFrame(id=1, jpeg=b"\xff\xd8\xff not a jpeg"), "expected a JPEG"),
+        (video_pb2.VideoFrame(id=1, jpeg=b""), "expected a JPEG"),
+        (
+            video_pb2.VideoFrame(id=1, raw=video_pb2.RawPicture(height=10, width=10, data=b"123")),
+            "expected 300 bytes for a picture of 10 x 10, got 3",
+        ),
+        (
+            video_pb2.VideoFrame(id=1, raw=video_pb2.RawPicture(height=1 << 20, width=1 << 20, data=b"")),
+            "expected frames of 1 to 8192 pixels a side",
+        ),
+        (
+            video_pb2.VideoFrame(
+                id=1,
+                raw=video_pb2.RawPicture(
+                    format=video_pb2.PIXEL_FORMAT_NV12, height=3, width=4, data=b"\x00" * 18
+                ),
+            ),
+            "NV12: expected an even height and width",
+        ),
+        (
+            video_pb2.VideoFrame(
+                id=1, shared=video_pb2.SharedPicture(name="../../etc/passwd", height=2, width=2)
+            ),
+            "expected a name of letters",
+        ),
+        (
+            video_pb2.VideoFrame(id=1, shared=video_pb2.SharedPicture(name="none", height=2, width=2)),
+            "No such file",
+        ),
+    ],
+)
+def test_a_bad_picture_ends_its_stream_with_one_line(
+    channel: grpc.Channel, image_bgr: Any, frame: video_pb2.VideoFrame, said: str
+) -> None:
+    with pytest.raises(grpc.RpcError) as caught:
+        annotate(channel, frame)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert said in caught.value.details()
+    assert labels_of(annotate(channel, raw(image_bgr))[0]).shape == SIZE  # the server goes on
+
+
+def test_shared_memory_that_is_a_link_or_too_short_is_refused(channel: grpc.Channel, tmp_path: Path) -> None:
+    name = f"test-{uuid.uuid4().hex}"
+    path = Path("/dev/shm") / f"trocar-video-{name}"
+    shared = video_pb2.VideoFrame(id=1, shared=video_pb2.SharedPicture(name=name, height=4, width=4))
+    try:
+        path.write_bytes(b"123")
+        with pytest.raises(grpc.RpcError, match="expected 48 bytes, got 3"):
+            annotate(channel, shared)
+        path.unlink()
+        (tmp_path / "secret").write_bytes(bytes(48))
+        path.symlink_to(tmp_path / "secret")
+        with pytest.raises(grpc.RpcError, match="Too many levels of symbolic links"):
+            annotate(channel, shared)
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def test_a_jpeg_that_claims_more_than_it_holds_is_refused_before_it_is_decoded(channel: Any) -> None:
+    data = bytearray(cv2.imencode(".jpg", np.zeros((16, 16, 3), np.uint8))[1].tobytes())
+    start = data.index(b"\xff\xc0")
+    data[start + 5 : start + 9] = b"\xff\xff\xff\xff"  # 65535 x 65535
+    with pytest.raises(grpc.RpcError, match="1 to 8192 pixels a side, got"):
+        annotate(channel, video_pb2.VideoFrame(id=1, jpeg=bytes(data)))
+
+
+def test_the_settings_come_first(channel: grpc.Channel, image_bgr: Any) -> None:
+    stub = video_pb2_grpc.VideoServiceStub(channel)
+    for requests in ([], [video_pb2.AnnotateRequest(frame=raw(image_bgr))], [video_pb2.AnnotateRequest()]):
+        with pytest.raises(grpc.RpcError, match="settings as its first message"):
+            list(stub.Annotate(iter(requests), timeout=20))
+
+
+def test_an_unknown_model_is_named(channel: grpc.Channel, image_bgr: Any) -> None:
+    with pytest.raises(grpc.RpcError) as caught:
+        annotate(channel, raw(image_bgr), model="nothing")
+    assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+def test_several_clients_at_once_get_their_own_answers(channel: grpc.Channel, image_bgr: Any) -> None:
+    def client(number: int) -> list[int]:
+        frames = [raw(np.roll(image_bgr, 10 * number, axis=1), number=1000 * number + n) for n in range(8)]
+        return [reply.id for reply in annotate(channel, *frames)]
+
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(client, range(3)))
+    assert found == [[1000 * number + n for n in range(8)] for number in range(3)]
+
+
+def test_a_client_that_vanishes_leaves_room_for_the_next(server: Any, image_bgr: Any) -> None:
+    for _ in range(6):  # more than there are streams
+        with grpc.insecure_channel(server.target) as gone:
+            settings = video_pb2.AnnotateRequest(settings=video_pb2.StreamSettings())
+            requests = iter([settings, video_pb2.AnnotateRequest(frame=raw(image_bgr))])
+            call = video_pb2_grpc.VideoServiceStub(gone).Annotate(requests, timeout=60)
+            next(call)
+    with grpc.insecure_channel(server.target, options=[("grpc.max_receive_message_length", -1)]) as channel:
+        assert len(annotate(channel, raw(image_bgr))) == 1
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory, image_bgr: Any) -> Path:
+    path = tmp_path_factory.mktemp("clip") / "clip.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"preset": "ultrafast", "crf": "12"})
+        stream.height, stream.width, stream.pix_fmt = *SIZE, "yuv420p"
+        for index in range(30):
+            frame = av.VideoFrame.from_ndarray(np.roll(image_bgr, 2 * index, axis=1), format="bgr24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+OUTPUTS = {
+    "--overlay": "o.mp4",
+    "--picture": "s.png",
+    "--coco": "c.json",
+    "--cvat": "c.xml",
+    "--yolo": "yolo",
+    "--mot": "gt.txt",
+    "--webvtt": "p.vtt",
+    "--jsonl": "a.jsonl",
+    "--dicom-seg": "seg",
+    "--metrics": "m.json",
+    "--report": "r.html",
+}
+
+
+def test_every_output_of_a_clip(trocar: Run, clip: Path, tmp_path: Path) -> None:
+    options = [part for name, file in OUTPUTS.items() for part in (name, str(tmp_path / file))]
+    done = trocar("annotate", str(clip), *options, "--json")
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert document["frames"]["annotated"] == 30
+    assert sorted(document["files"]) == sorted(str(tmp_path / file) for file in OUTPUTS.values())
+    assert sorted(one.name for one in tmp_path.iterdir()) == sorted(OUTPUTS.values())
+    assert len(COCO(str(tmp_path / "c.json")).imgs) == 30
+    assert len((tmp_path / "a.jsonl").read_text().splitlines()) == 30
+    metrics = json.loads((tmp_path / "m.json").read_text())
+    assert metrics["latency_ms"]["model"]["p50"] > 0
+    page = (tmp_path / "r.html").read_text()
+    assert "<script" not in page
+    assert page.count("<img") >= 3
+
+
+def test_a_server_and_this_process_agree(trocar: Run, server: Any, clip: Path, tmp_path: Path) -> None:
+    here = trocar("annotate", str(clip), "--jsonl", str(tmp_path / "a.jsonl"), "--json")
+    there = trocar(
+        "annotate", str(clip), "--server", server.target, "--jsonl", str(tmp_path / "b.jsonl"), "--json"
+    )
+    assert there.returncode == 0, there.stderr
+    assert json.loads(there.stdout)["frames"]["annotated"] == 30
+    first, second = (
+        [json.loads(line)["instances"] for line in (tmp_path / name).read_text().splitlines()]
+        for name in ("a.jsonl", "b.jsonl")
+    )
+    assert here.returncode == 0
+    # Frames travel as JPEG: masks move by some pixels, instruments do not come or go.
+    assert np.mean([len(a) == len(b) for a, b in zip(first, second, strict=True)]) > 0.7
+
+
+def test_live_keeps_the_clip_s_pace(trocar: Run, clip: Path, tmp_path: Path) -> None:
+    done = trocar("annotate", str(clip), "--live", "--overlay", str(tmp_path / "o.mp4"), "--json")
+    assert done.returncode in (0, 1), done.stderr
+    document = json.loads(done.stdout)
+    assert document["live"]
+    assert document["frames"]["frames"] == 30
+    assert document["duration_s"] > 29 / 25
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("nowhere.mp4",), "nowhere.mp4: no such file"),
+        (("{clip}", "--overlay", "missing/o.mp4"), "missing: no such folder"),
+        (("{clip}", "--coco", "x", "--jsonl", "x"), "one name twice"),
+        (("{clip}", "--model", "nothing"), "nothing"),
+        (("{clip}", "--server", "127.0.0.1:9"), "127.0.0.1:9"),
+        (("rendered:0:x",), "rendered:SEED"),
+        (("{clip}", "--display"), "expected a screen"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line(
+    trocar: Run, clip: Path, tmp_path: Path, monkeypatch: Any, arguments: tuple[str, ...], said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    done = trocar("annotate", *(one.format(clip=clip) for one in arguments))
+    assert done.returncode in (2, 3)
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1
+    assert said in lines[0]
+    assert list(tmp_path.iterdir()) == []
+
+
+FILLS_UP = """
+import resource, sys, threading
+from pathlib import Path
+from trocar.runtime.errors import InvalidInput
+from trocar.video.run import Job, annotate
+
+folder = Path(sys.argv[2])
+files = {kind: folder / kind for kind in sys.argv[3:]}
+
+def full(share):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+
+try:
+    annotate(Job(sys.argv[1], files=files), stop=threading.Event(), moved=full)
+except InvalidInput as error:
+    sys.exit(str(error))
+"""
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "overlay", "coco", "cvat", "yolo", "dicom_seg", "picture"])
+def test_a_disk_that_fills_up_leaves_no_half_file(clip: Path, tmp_path: Path, kind: str) -> None:
+    """A limit on file size, set once frames flow, stands for a full disk: writes fail as they do there."""
+    done = subprocess.run(
+        [sys.executable, "-c", FILLS_UP, str(clip), str(tmp_path), kind],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    if kind == "yolo" and done.returncode == 0:
+        return  # its files are smaller than the limit
+    assert done.returncode == 1, done.stderr
+    assert done.stderr.startswith("cannot write"), done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,196 @@
+"""A picture that never freezes: real worker processes, made slow, hung, killed and damaged."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from stills import Stills, double
+
+from trocar.runtime.errors import InvalidInput
+from trocar.video.frames import Annotation, Quality, Shown, UInt8Array
+from trocar.video.gate import GateSettings
+from trocar.video.pipeline import Summary, VideoSettings, in_process, run_live, run_offline
+from trocar.video.presenter import LatencySettings
+from trocar.video.remote import WatchdogSettings, WorkerSpec
+
+FPS = 50.0
+SETTINGS = VideoSettings(
+    latency=LatencySettings(soft_ms=33, hard_ms=50),
+    gate=GateSettings(on_after=3),
+    watchdog=WatchdogSettings(stuck_ms=300, start_s=20),
+)
+
+
+class Screen:
+    """What was shown: index, whether overlays were on, why not, and whether the picture was the frame's."""
+
+    def __init__(self) -> None:
+        self.shown: list[tuple[int, bool, str]] = []
+        self.latency_ms: list[float] = []
+        self.lag_s: list[float] = []
+        self.shades: list[int] = []
+
+    def __call__(self, shown: Shown) -> None:
+        self.shown.append((shown.frame.index, shown.ai_on, shown.reason))
+        self.latency_ms.append(1000 * (shown.shown_at_s - shown.frame.captured_at_s))
+        self.shades.append(int(shown.image_bgr[-1, -1, 0]))
+        if shown.annotation is not None:
+            self.lag_s.append(shown.frame.pts_s - shown.annotation.pts_s)
+
+    @property
+    def indices(self) -> list[int]:
+        return [index for index, _, _ in self.shown]
+
+    def on_after(self, index: int) -> bool:
+        return any(on for at, on, _ in self.shown if at > index)
+
+
+def draw(image: UInt8Array, annotation: Annotation | None, reason: str) -> None:
+    if annotation is not None:
+        image[annotation.labels == annotation.object_from] = 255
+
+
+def clear(image: UInt8Array) -> Quality:
+    return Quality()
+
+
+def live(worker: WorkerSpec, frames: int, *, inspect=clear, settings=SETTINGS) -> tuple[Screen, Summary]:
+    screen = Screen()
+    summary = run_live(
+        Stills(frames, fps=FPS),
+        in_process(worker, settings.watchdog),
+        draw=draw,
+        display=screen,
+        inspect=inspect,
+        settings=settings,
+        stop=threading.Event(),
+    )
+    return screen, summary
+
+
+def whole(screen: Screen, frames: int) -> None:
+    """Every frame went out once, in order, and none was another one's picture."""
+    assert screen.indices == list(range(frames))
+    assert screen.shades == [index % 251 for index in range(frames)]
+
+
+def test_a_model_in_time_is_drawn_on_every_frame_after_its_start() -> None:
+    screen, summary = live(double(ms=2), 150)
+    whole(screen, 150)
+    first_on = next(index for index, on, _ in screen.shown if on)
+    # A loaded machine may be late once; most of what follows the start has its overlay.
+    on = [is_on for index, is_on, _ in screen.shown if index >= first_on]
+    assert sum(on) > 0.7 * len(on)
+    assert max(screen.lag_s) <= 0.050 + 1e-9
+    assert summary.counts.failed == 0
+
+
+def test_the_picture_does_not_wait_for_a_slow_model() -> None:
+    screen, summary = live(double(ms=80), 100)
+    whole(screen, 100)
+    assert not any(on for _, on, _ in screen.shown)
+    assert summary.counts.skipped > 30
+    assert {reason for index, _, reason in screen.shown if index > 90} == {"late"}
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ("hang", {"late", "the model did not answer within 300 ms"}),
+        ("crash", {"late", "the model's process ended"}),
+        ("raise", {"late", "the model's process ended"}),
+        ("refuse", {"late", "the model gave values that are not numbers"}),
+    ],
+)
+def test_a_fault_shows_the_clean_picture_and_is_got_over(fault: str, said: set[str], tmp_path: Path) -> None:
+    worker = double(ms=1, fault=fault, at=60, flag=str(tmp_path / "happened"))
+    screen, summary = live(worker, 250)
+    whole(screen, 250)
+    assert (tmp_path / "happened").exists()
+    off = [(index, reason) for index, on, reason in screen.shown if index > 60 and not on]
+    assert off, "the fault must be seen"
+    assert {reason for _, reason in off} <= said | {"the model is starting"}
+    assert screen.on_after(off[-1][0]) or screen.on_after(off[0][0] + 30)
+    assert summary.starts == (1 if fault == "refuse" else 2)
+
+
+def test_a_model_that_sends_nonsense_is_never_drawn() -> None:
+    screen, summary = live(WorkerSpec("doubles:liar"), 100)
+    whole(screen, 100)
+    assert not any(on for _, on, _ in screen.shown)
+    assert summary.counts.annotated == 0
+
+
+def test_a_bad_picture_turns_overlays_off_and_a_good_one_on_again() -> None:
+    def smoky(image: UInt8Array) -> Quality:
+        return Quality(smoke=0.9 if 60 <= image[-1, -1, 0] < 100 else 0.1)
+
+    screen, _ = live(double(ms=1), 200, inspect=smoky)
+    during = [reason for index, on, reason in screen.shown if 66 <= index < 100 and not on]
+    assert set(during) <= {"smoke", "late"}
+    assert "smoke" in during
+    assert screen.on_after(110)
+
+
+def test_a_display_that_raises_ends_the_run_with_its_error() -> None:
+    def broken(shown: Shown) -> None:
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        run_live(
+            Stills(50, fps=FPS),
+            in_process(double(), SETTINGS.watchdog),
+            draw=draw,
+            display=broken,
+            inspect=clear,
+            settings=SETTINGS,
+            stop=threading.Event(),
+        )
+
+
+def offline(worker: WorkerSpec, source: Stills) -> tuple[Screen, Summary]:
+    screen = Screen()
+    summary = run_offline(
+        source,
+        in_process(worker, SETTINGS.watchdog),
+        draw=draw,
+        display=screen,
+        inspect=clear,
+        settings=SETTINGS,
+        stop=threading.Event(),
+    )
+    return screen, summary
+
+
+def test_offline_annotates_every_frame_in_order() -> None:
+    screen, summary = offline(double(ms=3), Stills(80))
+    whole(screen, 80)
+    assert all(on for _, on, _ in screen.shown)
+    assert (summary.counts.annotated, summary.counts.skipped, summary.counts.dropped) == (80, 0, 0)
+    assert set(np.round(screen.lag_s, 9)) == {0.0}
+
+
+def test_offline_tries_a_frame_again_when_the_model_dies(tmp_path: Path) -> None:
+    screen, summary = offline(double(fault="crash", at=10, flag=str(tmp_path / "once")), Stills(30))
+    whole(screen, 30)
+    assert (summary.counts.annotated, summary.counts.failed, summary.starts) == (30, 0, 2)
+
+
+def test_offline_says_which_frames_no_try_could_annotate() -> None:
+    screen, summary = offline(double(fault="refuse", at=25), Stills(30))
+    whole(screen, 30)
+    assert (summary.counts.annotated, summary.counts.failed) == (25, 5)
+    assert screen.shown[25] == (25, False, "the model gave values that are not numbers")
+
+
+def test_offline_refuses_a_model_that_cannot_be_run() -> None:
+    with pytest.raises(InvalidInput, match="expected a model, got none"):
+        offline(WorkerSpec("doubles:missing"), Stills(3))
+
+
+def test_a_source_without_frames_is_refused() -> None:
+    with pytest.raises(InvalidInput, match="at least one frame"):
+        offline(double(), Stills(0))

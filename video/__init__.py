@@ -1,0 +1,1 @@
+"""Surgical video: annotate every frame on the device, and never freeze the picture."""

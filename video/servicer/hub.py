@@ -1,0 +1,189 @@
+"""One model, several streams: each has one waiting frame, the newest, and they take turns.
+
+The model's process is the pipeline's own: watched, ended when stuck, started again. A stream whose client
+reads its replies slowly loses the oldest of them and nothing else.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from trocar.runtime.errors import QueueFull
+from trocar.video.frames import Annotation, Frame, Quality
+from trocar.video.remote import Remote, Task, WatchdogSettings, WorkerSpec
+from trocar.video.ring import Slot
+from trocar.video.tracker import Tracker, TrackerSettings
+
+# Replies that may wait for a slow reader.
+_OUTBOX = 8
+
+
+@dataclass
+class Answer:
+    """What came of one frame. Whoever takes it releases the slot, in which the label map lies."""
+
+    id: int
+    frame: Frame
+    slot: Slot
+    annotation: Annotation | None
+    reason: str
+    queued_ms: float
+    total_ms: float
+    dropped: int
+    quality: Quality = field(default_factory=Quality)
+
+
+class Stream:
+    """One client's stream. `offer` and `finish` are for its reader, `answers` for its writer."""
+
+    def __init__(self, hub: Hub, tracker: TrackerSettings) -> None:
+        self._hub = hub
+        self.tracker = Tracker(tracker)
+        self.waiting: tuple[int, Task, float] | None = None
+        self.outbox: deque[Answer] = deque()
+        self.dropped = 0
+        self.running = False
+        self.finished = False
+
+    def offer(self, number: int, frame: Frame, slot: Slot) -> None:
+        """Hand over the newest frame; one that still waits is let go. The slot gains a holder."""
+        self._hub.offer(self, number, Task(frame, slot.retain()))
+
+    def lose(self) -> None:
+        """Count a frame for which there was no memory."""
+        with self._hub.changed:
+            self.dropped += 1
+
+    def finish(self) -> None:
+        """No more frames will come."""
+        with self._hub.changed:
+            self.finished = True
+            self._hub.changed.notify_all()
+
+    def answers(self, *, idle_s: float) -> Iterator[Answer]:
+        """Yield answers in order, until all of a finished stream are given or nothing came for long."""
+        while True:
+            with self._hub.changed:
+                self._hub.changed.wait_for(lambda: self.outbox or self._done(), timeout=idle_s)
+                if not self.outbox:
+                    return
+                answer = self.outbox.popleft()
+            yield answer
+
+    def _done(self) -> bool:
+        return self.finished and self.waiting is None and not self.running
+
+
+class Hub:
+    """The streams of one model.
+
+    Parameters
+    ----------
+    spec : what the worker runs.
+    most_streams : streams at once.
+    """
+
+    def __init__(
+        self, spec: WorkerSpec, watchdog: WatchdogSettings, tracker: TrackerSettings, most_streams: int
+    ) -> None:
+        self.changed = threading.Condition(threading.RLock())
+        self._tracker, self._most = tracker, most_streams
+        # In turn: the stream at the left is the one that has waited longest since it was last served.
+        self._streams: deque[Stream] = deque()
+        self._busy: tuple[Stream, int, float, float] | None = None
+        self.remote = Remote(spec, watchdog, self._answered)
+
+    def join(self) -> Stream:
+        """Add a stream.
+
+        Raises
+        ------
+        QueueFull
+            There are as many as the server takes.
+        """
+        with self.changed:
+            if len(self._streams) >= self._most:
+                raise QueueFull(f"expected at most {self._most} streams of one model at once, got one more")
+            stream = Stream(self, self._tracker)
+            self._streams.append(stream)
+            return stream
+
+    def leave(self, stream: Stream) -> None:
+        """Take a stream away; what it still holds is let go."""
+        with self.changed:
+            self._streams.remove(stream)
+            stream.finished = True
+            waiting, stream.waiting = stream.waiting, None
+            answers = list(stream.outbox)
+            stream.outbox.clear()
+        if waiting is not None:
+            waiting[1].slot.release()
+        for answer in answers:
+            answer.slot.release()
+
+    def offer(self, stream: Stream, number: int, task: Task) -> None:
+        """Take a stream's newest frame, and start it if the model is free."""
+        displaced: tuple[int, Task, float] | None = (number, task, 0.0)
+        with self.changed:
+            # A reader may still be at it after its client has left.
+            if stream in self._streams:
+                displaced, stream.waiting = stream.waiting, (number, task, time.monotonic())
+                stream.dropped += displaced is not None
+                self._next()
+        if displaced is not None:
+            displaced[1].slot.release()
+
+    def close(self) -> None:
+        """End the model's process."""
+        self.remote.close()
+
+    def _next(self) -> None:
+        """Give the model the frame of the stream whose turn it is."""
+        if self._busy is not None:
+            return
+        for stream in tuple(self._streams):
+            if stream.waiting is None:
+                continue
+            number, task, offered_s = stream.waiting
+            stream.waiting, stream.running = None, True
+            self._streams.remove(stream)
+            self._streams.append(stream)
+            self._busy = (stream, number, offered_s, time.monotonic())
+            self.remote.offer(task.frame, task.slot)
+            task.slot.release()
+            return
+
+    def _answered(self, task: Task, annotation: Annotation | None, reason: str) -> None:
+        now_s = time.monotonic()
+        lost: Answer | None = None
+        with self.changed:
+            assert self._busy is not None
+            (stream, number, offered_s, begun_s), self._busy = self._busy, None
+            stream.running = False
+            if stream in self._streams:
+                if annotation is not None:
+                    annotation = stream.tracker.track(annotation)
+                stream.outbox.append(
+                    Answer(
+                        number,
+                        task.frame,
+                        task.slot.retain(),
+                        annotation,
+                        reason,
+                        queued_ms=1000 * (begun_s - offered_s),
+                        total_ms=1000 * (now_s - task.frame.captured_at_s),
+                        dropped=stream.dropped,
+                        quality=task.frame.quality,
+                    )
+                )
+                if len(stream.outbox) > _OUTBOX:
+                    lost = stream.outbox.popleft()
+                    stream.dropped += 1
+            self._next()
+            self.changed.notify_all()
+        if lost is not None:
+            lost.slot.release()

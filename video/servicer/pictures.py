@@ -1,0 +1,177 @@
+"""Pictures as clients send them, into a slot's memory: checked before a byte is decoded."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import av
+import av.error
+import cv2
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, UnidentifiedImageError
+
+from trocar.runtime.errors import InvalidInput
+from trocar.v1 import video_pb2
+from trocar.video.frames import UInt8Array
+from trocar.video.ring import MAX_SIDE_PX
+
+SHARED_FOLDER = Path("/dev/shm")
+SHARED_PREFIX = "trocar-video-"
+_SHARED_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_CONVERSIONS = {
+    video_pb2.PIXEL_FORMAT_RGB: cv2.COLOR_RGB2BGR,
+    video_pb2.PIXEL_FORMAT_GREY: cv2.COLOR_GRAY2BGR,
+    video_pb2.PIXEL_FORMAT_NV12: cv2.COLOR_YUV2BGR_NV12,
+}
+
+# A decoded picture: the client's id, its time, its size, and what writes it as BGR.
+Decoded = tuple[int, int, tuple[int, int], Callable[[UInt8Array], None]]
+
+
+class PictureReader:
+    """Decodes one stream's frames; H.264 needs the ones before."""
+
+    def __init__(self) -> None:
+        self._h264: av.VideoCodecContext | None = None
+
+    def read(self, frame: video_pb2.VideoFrame) -> list[Decoded]:
+        """Return the pictures that a frame completes: one, or with H.264 none or several.
+
+        Raises
+        ------
+        InvalidInput
+            The frame holds no picture, or one that is not what it says.
+        """
+        kind = frame.WhichOneof("picture")
+        if kind == "h264":
+            return self._access_unit(frame)
+        if kind == "jpeg":
+            size, write = _jpeg(frame.jpeg)
+        elif kind == "raw":
+            raw = frame.raw
+            size, write = _pixels(np.frombuffer(raw.data, np.uint8), raw.format, raw.height, raw.width)
+        elif kind == "shared":
+            size, write = _shared(frame.shared)
+        else:
+            raise InvalidInput("expected a frame with a picture (jpeg, raw, h264 or shared), got none")
+        return [(frame.id, frame.pts_us, size, write)]
+
+    def _access_unit(self, frame: video_pb2.VideoFrame) -> list[Decoded]:
+        if self._h264 is None:
+            self._h264 = av.CodecContext.create("h264", "r")
+            self._h264.options = {"flags": "low_delay"}
+        packet = av.Packet(frame.h264)
+        # The codec orders pictures by time and hands the packet's opaque back with each.
+        packet.pts = frame.pts_us
+        packet.opaque = frame.id
+        try:
+            pictures = self._h264.decode(packet)
+        except av.error.FFmpegError as error:
+            raise InvalidInput(
+                f"frame {frame.id}: expected an H.264 access unit: {error.strerror}"
+            ) from error
+        found: list[Decoded] = []
+        for picture in pictures:
+            _check_size(picture.height, picture.width)
+            number: Any = frame.id if picture.opaque is None else picture.opaque
+            image = np.asarray(picture.to_ndarray(format="bgr24"), np.uint8)
+            time_us = frame.pts_us if picture.pts is None else picture.pts
+            found.append((number, time_us, (picture.height, picture.width), _copier(image)))
+        return found
+
+
+def _jpeg(data: bytes) -> tuple[tuple[int, int], Callable[[UInt8Array], None]]:
+    try:
+        # Only the header is read here: a small file may claim any number of pixels.
+        with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
+            width, height = image.size
+    except Image.DecompressionBombError as error:
+        raise InvalidInput(
+            f"expected frames of 1 to {MAX_SIDE_PX} pixels a side, got more: {error}"
+        ) from error
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
+        raise InvalidInput(f"expected a JPEG, got {len(data)} bytes that are none") from error
+    _check_size(height, width)
+    found = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    if found is None or found.shape[:2] != (height, width):
+        raise InvalidInput(f"expected a whole JPEG of {width} x {height}, got a damaged one")
+    return (height, width), _copier(np.asarray(found, np.uint8))
+
+
+def _pixels(
+    data: npt.NDArray[np.uint8], pixel_format: int, height: int, width: int
+) -> tuple[tuple[int, int], Callable[[UInt8Array], None]]:
+    _check_size(height, width)
+    if pixel_format == video_pb2.PIXEL_FORMAT_NV12:
+        if height % 2 or width % 2:
+            raise InvalidInput(f"NV12: expected an even height and width, got {width} x {height}")
+        shape: tuple[int, ...] = (height * 3 // 2, width)
+    elif pixel_format == video_pb2.PIXEL_FORMAT_GREY:
+        shape = (height, width)
+    else:
+        shape = (height, width, 3)
+    needed = int(np.prod(shape))
+    if data.size != needed:
+        raise InvalidInput(f"expected {needed} bytes for a picture of {width} x {height}, got {data.size}")
+    image = data.reshape(shape)
+    if pixel_format not in _CONVERSIONS:
+        return (height, width), _copier(image)
+    code = _CONVERSIONS[pixel_format]  # type: ignore[index]
+
+    def convert(image_bgr: UInt8Array) -> None:
+        cv2.cvtColor(image, code, dst=image_bgr)
+
+    return (height, width), convert
+
+
+def _shared(shared: video_pb2.SharedPicture) -> tuple[tuple[int, int], Callable[[UInt8Array], None]]:
+    if not _SHARED_NAME.fullmatch(shared.name) or shared.name.startswith("."):
+        raise InvalidInput(f"expected a name of letters, digits, '_', '.' and '-', got {shared.name!r:.80}")
+    _check_size(shared.height, shared.width)
+    path = SHARED_FOLDER / f"{SHARED_PREFIX}{shared.name}"
+    samples = {video_pb2.PIXEL_FORMAT_NV12: 1.5, video_pb2.PIXEL_FORMAT_GREY: 1}.get(shared.format, 3)
+    needed = int(shared.height * shared.width * samples)
+    data = _read_shared(path, shared.offset, needed)
+    return _pixels(data, shared.format, shared.height, shared.width)
+
+
+def _read_shared(path: Path, offset: int, needed: int) -> npt.NDArray[np.uint8]:
+    """Copy the bytes: the client may write over them, or shrink the object, while they are read."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        raise InvalidInput(f"shared memory {path.name}: {error.strerror}") from error
+    try:
+        held = os.fstat(descriptor)
+        if not stat.S_ISREG(held.st_mode) or held.st_uid != os.geteuid():
+            raise InvalidInput(f"shared memory {path.name}: expected an object of this server's user")
+        if offset + needed > held.st_size:
+            raise InvalidInput(
+                f"shared memory {path.name}: expected {offset + needed} bytes, got {held.st_size}"
+            )
+        # Read and not mapped: a mapping of an object that shrinks ends the process that touches it.
+        data = os.pread(descriptor, needed, offset)
+    finally:
+        os.close(descriptor)
+    if len(data) != needed:
+        raise InvalidInput(f"shared memory {path.name}: expected {needed} bytes, got {len(data)}")
+    return np.frombuffer(data, np.uint8)
+
+
+def _copier(image: npt.NDArray[np.uint8]) -> Callable[[UInt8Array], None]:
+    def write(image_bgr: UInt8Array) -> None:
+        np.copyto(image_bgr, image)
+
+    return write
+
+
+def _check_size(height: int, width: int) -> None:
+    if not (0 < height <= MAX_SIDE_PX and 0 < width <= MAX_SIDE_PX):
+        raise InvalidInput(f"expected frames of 1 to {MAX_SIDE_PX} pixels a side, got {width} x {height}")
