@@ -34,6 +34,7 @@ class ServerConfig:
     Parameters
     ----------
     listen : `host:port`, `[ipv6]:port` or `unix:/path`; port 0 takes a free one.
+    services : what to host, by the names of `[services.NAME]` with commas between; all where it is empty.
     repository : the folder of the models served; those that come with the package where it is empty.
     require_signature : a PEM file of public keys, one of which has to have signed every model; none where it
         is empty.
@@ -46,6 +47,7 @@ class ServerConfig:
     """
 
     listen: str = "127.0.0.1:8001"
+    services: str = ""
     repository: str = ""
     require_signature: str = ""
     max_message_mib: int = field(default=64, metadata=limits(1, 1024))

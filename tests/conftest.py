@@ -83,3 +83,55 @@ def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[
 def server(start_server: Callable[..., ServerProcess]) -> ServerProcess:
     """One server that many tests share."""
     return start_server()
+
+
+def _tensors(*rows: tuple[str, str, list[object]]) -> list[dict[str, object]]:
+    return [{"name": name, "dtype": dtype, "shape": shape, "layout": "axes"} for name, dtype, shape in rows]
+
+
+@pytest.fixture(scope="session")
+def inference_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Small graphs; `broken_run` fails when it runs, `broken_graph` when it loads."""
+    from trocar.runtime.repository.store import Repository
+
+    rows: list[object] = ["batch", 2, 3]
+    graphs = {
+        "pair": (
+            _tensors(("left", "float32", rows), ("right", "float32", rows)),
+            _tensors(("total", "float32", rows), ("difference", "float32", rows)),
+        ),
+        "mixed": (
+            _tensors(("pixels", "uint8", [None, 4]), ("mask", "bool", [])),
+            _tensors(("wide", "int64", [None, 4]), ("inverse", "bool", [])),
+        ),
+        "half": (
+            _tensors(("image", "float16", ["batch", 2, 8, 8])),
+            _tensors(("logits", "float16", ["batch", 4, 8, 8])),
+        ),
+        "broken_graph": (_tensors(("left", "float32", rows)), _tensors(("total", "float32", rows))),
+        "broken_run": (_tensors(("left", "float32", rows)), _tensors(("square", "float32", [7, 7]))),
+    }
+    root = tmp_path_factory.mktemp("models")
+    for name, (inputs, outputs) in graphs.items():
+        fields = {
+            "task": "a test's",
+            "intended_use": "tests",
+            "limits": [],
+            "inputs": inputs,
+            "outputs": outputs,
+            "opset": 18,
+            "training": {},
+            "metrics": {},
+            "parity": {},
+            "novelty": {},
+        }
+        file = {"broken_graph": "unknown_operator"}.get(name, name)
+        graph = Path(__file__).parent / "data" / "models" / f"{file}.onnx"
+        Repository(root).publish(name, fields, {"model.onnx": graph.read_bytes(), "card.md": b"#"})
+    return root
+
+
+@pytest.fixture(scope="session")
+def inference_server(start_server: Callable[..., ServerProcess], inference_repository: Path) -> ServerProcess:
+    """One server of those models alone, that many tests share."""
+    return start_server(config=f'[server]\nservices = "inference"\nrepository = "{inference_repository}"\n')

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent import futures
 from dataclasses import replace
+from typing import Any, cast
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -15,6 +16,7 @@ from trocar.runtime.config import Config
 from trocar.runtime.errors import InvalidInput
 from trocar.runtime.server.address import Address, parse_address, prepare, release
 from trocar.runtime.server.admission import Admission
+from trocar.runtime.server.describe import Pools
 from trocar.runtime.server.interceptors import Gate, Guard
 from trocar.runtime.server.services import AddToServer, add_services
 
@@ -55,12 +57,13 @@ class Server:
                 ("grpc.so_reuseport", 0),
             ),
         )
-        self._names = add_services(self._server, services, config, admission)
+        self._on_drain: list[Callable[[], None]] = []
+        self._names = add_services(self._server, services, config, admission, self._on_drain.append)
         self._health = health.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         if limits.reflection:
             shown = (*self._names, health.SERVICE_NAME, reflection.SERVICE_NAME)
-            reflection.enable_server_reflection(shown, self._server)
+            reflection.enable_server_reflection(shown, self._server, pool=cast(Any, Pools()))
         self.address = _bind(self._server, parse_address(limits.listen))
 
     def start(self) -> None:
@@ -81,6 +84,8 @@ class Server:
         """
         self._health.enter_graceful_shutdown()
         self._gate.close()
+        for end in self._on_drain:
+            end()
         cut = self._gate.wait_empty(self._grace_s)
         # Replies already computed leave with this; only what was cut is cancelled by it.
         self._server.stop(0 if cut else CUT_GRACE_S).wait()

@@ -30,6 +30,7 @@ examples:
 trocar.toml, with its defaults:
   [server]
   listen = "127.0.0.1:8001"
+  services = ""            # which to host, such as "inference"; empty: all that are installed
   repository = ""          # the models' folder; empty: those that come with the package
   require_signature = ""   # a file of public keys, one of which must have signed each model; empty: none
   max_message_mib = 64     # a larger request is RESOURCE_EXHAUSTED
@@ -40,6 +41,11 @@ trocar.toml, with its defaults:
   log_level = "info"
   [services.planning]      # each service has a table of its own
   max_budget_ms = 60000.0  # the longest search a caller may ask for
+  [services.inference]     # the Open Inference Protocol v2
+  load_at_start = true     # every model of the repository; else by RepositoryModelLoad
+  threads = 1              # of each model
+  shared_memory = true     # whether clients may register POSIX shared memory of the server's user
+  shared_memory_prefix = ""  # with which its names have to begin
 
 There is no TLS and no authentication: keep it on this machine, or behind something that has both.
 """
@@ -67,9 +73,11 @@ def run(args: argparse.Namespace) -> int:
     """Serve until SIGTERM or SIGINT; a second signal does not wait for what is in flight."""
     # gRPC's core writes lines of its own to stderr (a port in use, garbage on a connection).
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    from trocar.runtime.server.allocator import keep_large_buffers
     from trocar.runtime.server.app import Server
     from trocar.runtime.server.services import find_services
 
+    keep_large_buffers()
     config = load_config(args.config) if args.config else Config()
     options = ("listen", "repository", "require_signature")
     given = {name: value for name in options if (value := getattr(args, name))}
@@ -112,7 +120,7 @@ def _log_to_stderr(level: str) -> None:
 
 COMMAND = Command(
     name="serve",
-    help="Serve planning over gRPC, on TCP or a Unix socket.",
+    help="Serve planning and models over gRPC, on TCP or a Unix socket.",
     configure=configure,
     run=run,
 )

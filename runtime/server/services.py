@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Protocol
@@ -26,11 +26,13 @@ class ServiceContext:
         `trocar.runtime.config.parse_table`.
     admission : whoever computes takes a slot here first, so that one place bounds the load.
     repository : where models come from; it opens what the server may serve and nothing else.
+    on_drain : takes what is called when the server begins to drain, such as the end of idle streams.
     """
 
     settings: Mapping[str, Any]
     admission: Admission
     repository: Repository
+    on_drain: Callable[[Callable[[], None]], None]
 
 
 class AddToServer(Protocol):
@@ -47,16 +49,22 @@ def find_services() -> dict[str, AddToServer]:
 
 
 def add_services(
-    server: grpc.Server, services: Mapping[str, AddToServer], config: Config, admission: Admission
+    server: grpc.Server,
+    services: Mapping[str, AddToServer],
+    config: Config,
+    admission: Admission,
+    on_drain: Callable[[Callable[[], None]], None],
 ) -> tuple[str, ...]:
     """Add every service to the server and return their full protobuf names."""
     # Brings NumPy, whose threads must not start before the server has blocked the signals it waits for.
     from trocar.runtime.repository.store import open_repository
 
     refuse_unknown(config.services, tuple(sorted(services)), "[services]")
+    wanted = {name.strip() for name in config.server.services.split(",") if name.strip()} or set(services)
+    refuse_unknown(dict.fromkeys(wanted), tuple(sorted(services)), "[server] services")
     names: list[str] = []
     repository = open_repository(config.server.repository, require_signature=config.server.require_signature)
-    for name, add in sorted(services.items()):
-        context = ServiceContext(config.services.get(name, {}), admission, repository)
+    for name, add in sorted((name, add) for name, add in services.items() if name in wanted):
+        context = ServiceContext(config.services.get(name, {}), admission, repository, on_drain)
         names.extend(add(server, context))
     return tuple(names)

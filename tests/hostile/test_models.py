@@ -93,7 +93,9 @@ UNSIGNED: dict[str, tuple[Tamper, str]] = {
 
 def refused(done: CompletedProcess[str], name: str) -> None:
     assert (done.returncode, done.stdout) == (2, "")
-    (line,) = done.stderr.splitlines()
+    # A server logs what it could not load; the error is the last line, and the only one of its kind.
+    *logged, line = done.stderr.splitlines()
+    assert all(" ERROR trocar.server: model " in each for each in logged)
     assert line.startswith("trocar: error: ")
     assert f"{name}: " in line
 

@@ -125,7 +125,7 @@ def test_a_plug_in_that_does_not_load_hides_no_other(
     assert cli.main(["--help"]) == 0
     text = capsys.readouterr().out
     assert "broken" in text
-    assert "Serve planning over gRPC" in text
+    assert "Serve planning and models over gRPC" in text
 
 
 def _run(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:

@@ -1,0 +1,234 @@
+"""What a request asks for, read and checked once: the plan of every request with the same head."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from google.protobuf.message import DecodeError
+
+from trocar.inference_v2 import open_inference_pb2 as pb
+from trocar.runtime.errors import InvalidInput
+from trocar.runtime.server.inference.datatypes import CONTENTS, NAMES, require_tensor
+from trocar.runtime.server.inference.models import Loaded, Models
+from trocar.runtime.server.inference.regions import Span
+from trocar.runtime.session.base import Array, TensorSpec
+
+_REGION, _SIZE, _OFFSET = "shared_memory_region", "shared_memory_byte_size", "shared_memory_offset"
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """An input: raw bytes of the request, unless there is a span or an array."""
+
+    spec: TensorSpec
+    shape: tuple[int, ...]
+    size_bytes: int
+    span: Span | None = None
+    array: Array | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """An output that was asked for, and where it goes."""
+
+    spec: TensorSpec
+    span: Span | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A request but for its raw tensors and its id.
+
+    Parameters
+    ----------
+    version : as asked for, which may be empty.
+    raw_count : how many raw tensors there have to be.
+    timeout_ns : how long the request may wait to be run; None as long as its deadline.
+    heads : encoded replies by the outputs' shapes.
+    """
+
+    loaded: Loaded
+    version: str
+    sources: tuple[Source, ...]
+    targets: tuple[Target, ...]
+    raw_count: int
+    timeout_ns: int | None
+    heads: dict[tuple[tuple[int, ...], ...], bytes] = field(default_factory=dict)
+
+    @property
+    def shared(self) -> bool:
+        """Whether an output goes to shared memory."""
+        return any(target.span is not None for target in self.targets)
+
+    def output_shape(self, spec: TensorSpec) -> tuple[int, ...] | None:
+        """Return an output's shape, where the inputs' shapes say it."""
+        sizes = {
+            axis: size
+            for source in self.sources
+            for axis, size in zip(source.spec.shape, source.shape, strict=True)
+            if isinstance(axis, str)
+        }
+        shape = [
+            axis if isinstance(axis, int) else sizes.get(axis) for axis in spec.shape if axis is not None
+        ]
+        known = [size for size in shape if size is not None]
+        return tuple(known) if len(known) == len(spec.shape) else None
+
+    def head(self, shapes: tuple[tuple[int, ...], ...]) -> bytes:
+        """Return all of a reply but its id and tensors."""
+        if (known := self.heads.get(shapes)) is not None:
+            return known
+        reply = pb.ModelInferResponse(model_name=self.loaded.name, model_version=self.loaded.version)
+        for target, shape in zip(self.targets, shapes, strict=True):
+            tensor = reply.outputs.add(name=target.spec.name, datatype=NAMES[target.spec.dtype], shape=shape)
+            if target.span is not None:
+                size = int(np.prod(shape, dtype=np.int64)) * np.dtype(target.spec.dtype).itemsize
+                tensor.parameters[_REGION].string_param = target.span.region
+                tensor.parameters[_SIZE].int64_param = size
+                if target.span.offset:
+                    tensor.parameters[_OFFSET].int64_param = target.span.offset
+        encoded: bytes = reply.SerializeToString()
+        if len(self.heads) < 64:
+            self.heads[shapes] = encoded
+        return encoded
+
+
+def read(head: bytes, models: Models) -> Plan:
+    """Read a request's head.
+
+    Raises
+    ------
+    TrocarError
+        It is no ModelInferRequest, its model is not there, or something in it is not what the model takes.
+    """
+    try:
+        request = pb.ModelInferRequest.FromString(head)
+    except DecodeError as error:
+        raise InvalidInput(
+            "expected the protobuf message ModelInferRequest, got bytes that do not parse as it"
+        ) from error
+    loaded = models.get(request.model_name, request.model_version)
+    timeout_ns = _request_parameters(request.parameters)
+    specs = {spec.name: spec for spec in loaded.session.inputs}
+    names = [tensor.name for tensor in request.inputs]
+    if len(names) != len(specs) or set(names) != set(specs):
+        raise InvalidInput(f"expected inputs {', '.join(specs)}, got {_listed(names)}")
+    sources = tuple(_source(specs[tensor.name], tensor) for tensor in request.inputs)
+    raw_count = sum(source.span is None and source.array is None for source in sources)
+    return Plan(
+        loaded=loaded,
+        version=request.model_version,
+        sources=sources,
+        targets=_targets(loaded.session.outputs, request.outputs),
+        raw_count=raw_count,
+        timeout_ns=timeout_ns,
+    )
+
+
+def _request_parameters(parameters: Mapping[str, Any]) -> int | None:
+    """Read what a request may be asked besides; what would not be done is refused, not ignored."""
+    timeout_ns = None
+    for key in parameters:
+        value = _value(parameters[key])
+        if key == "timeout":
+            if type(value) is not int or value < 0:
+                raise InvalidInput(f"parameter timeout: expected microseconds, 0 or more, got {value!r:.40}")
+            timeout_ns = value * 1000 or None
+        elif key == "priority":
+            if value != 0:
+                raise InvalidInput(f"parameter priority: expected 0, one queue for all, got {value!r:.40}")
+        elif key in ("sequence_id", "sequence_start", "sequence_end"):
+            if value:
+                raise InvalidInput(
+                    f"parameter {key}: expected none, no model here keeps state, got {value!r:.40}"
+                )
+        elif key != "triton_enable_empty_final_response" or value:
+            raise InvalidInput(f"expected parameters of timeout and priority, got {key!r:.80}")
+    return timeout_ns
+
+
+def _source(spec: TensorSpec, tensor: Any) -> Source:
+    shape = tuple(tensor.shape[:64])
+    require_tensor(spec, tensor.datatype, shape)
+    size = np.dtype(spec.dtype).itemsize
+    for length in shape:
+        size *= length
+    what = f"input {spec.name}"
+    span = _span(tensor.parameters, what)
+    if not tensor.HasField("contents"):
+        if span is not None and span.size_bytes != size:
+            raise InvalidInput(
+                f"{what}: expected {size} bytes of shared memory for {tensor.datatype} {list(shape)}, "
+                f"got {span.size_bytes}"
+            )
+        return Source(spec, shape, size, span)
+    if span is not None:
+        raise InvalidInput(f"{what}: expected contents or shared memory, got both")
+    return Source(spec, shape, size, array=_typed(spec, shape, tensor))
+
+
+def _typed(spec: TensorSpec, shape: tuple[int, ...], tensor: Any) -> Array:
+    what = f"input {spec.name}"
+    place = CONTENTS.get(tensor.datatype)
+    if place is None:
+        raise InvalidInput(f"{what}: expected {tensor.datatype} in raw_input_contents, got typed contents")
+    there = [each.name for each, _ in tensor.contents.ListFields()]
+    if there != [place]:
+        raise InvalidInput(f"{what}: expected {tensor.datatype} in {place}, got {_listed(there)}")
+    values = getattr(tensor.contents, place)
+    count = int(np.prod(shape, dtype=object))
+    if len(values) != count:
+        raise InvalidInput(f"{what}: expected {count} elements for {list(shape)}, got {len(values)}")
+    wide = np.array(values, dtype=np.int64 if "int" in spec.dtype else spec.dtype)
+    array = wide.astype(spec.dtype)
+    if array.dtype.kind in "iu" and not np.array_equal(array, wide):
+        raise InvalidInput(f"{what}: expected elements that {tensor.datatype} holds, got others")
+    return array.reshape(shape)
+
+
+def _targets(specs: Sequence[TensorSpec], asked: Sequence[Any]) -> tuple[Target, ...]:
+    if not asked:
+        return tuple(Target(spec) for spec in specs)
+    known = {spec.name: spec for spec in specs}
+    names = [tensor.name for tensor in asked]
+    if len(set(names)) != len(names) or not set(names) <= set(known):
+        raise InvalidInput(f"expected outputs of {', '.join(known)}, each once, got {_listed(names)}")
+    return tuple(
+        Target(known[tensor.name], _span(tensor.parameters, f"output {tensor.name}")) for tensor in asked
+    )
+
+
+def _span(parameters: Mapping[str, Any], what: str) -> Span | None:
+    values = {key: _value(parameters[key]) for key in parameters}
+    if unknown := sorted(set(values) - {_REGION, _SIZE, _OFFSET}):
+        raise InvalidInput(
+            f"{what}: expected parameters of {_REGION}, {_SIZE}, {_OFFSET}, got {unknown[0]!r:.80}"
+        )
+    if not values:
+        return None
+    region, size, offset = values.get(_REGION), values.get(_SIZE), values.get(_OFFSET, 0)
+    if (
+        not isinstance(region, str)
+        or type(size) is not int
+        or type(offset) is not int
+        or min(size, offset) < 0
+    ):
+        raise InvalidInput(
+            f"{what}: expected {_REGION} as text, {_SIZE} and {_OFFSET} as numbers of 0 or more, "
+            f"got {values!r:.200}"
+        )
+    return Span(region, offset, size)
+
+
+def _value(parameter: Any) -> Any:
+    which = parameter.WhichOneof("parameter_choice")
+    return None if which is None else getattr(parameter, which)
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Names for a message, not more than a line of them."""
+    shown = ", ".join(f"{name:.80}" for name in names[:10]) or "none"
+    return f"{shown}, ... ({len(names)} in all)" if len(names) > 10 else shown

@@ -1,0 +1,161 @@
+"""Requests on a session of the test's own: waiting, leaving, failing, statistics."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+
+from trocar.inference_v2 import open_inference_pb2 as pb
+from trocar.runtime.errors import Cancelled, DeadlineExceeded, DeviceError, InvalidInput, QueueFull
+from trocar.runtime.server.admission import Admission
+from trocar.runtime.server.inference.infer import Inference
+from trocar.runtime.server.inference.models import Loaded
+from trocar.runtime.server.inference.regions import Regions
+from trocar.runtime.session.base import TensorSpec
+from trocar.runtime.session.fake import FakeSession
+
+SPEC = TensorSpec("x", "float32", ("batch", 2))
+
+
+class Slow:
+    """A network that answers when it is told to, and counts how many it answers at once."""
+
+    def __init__(self) -> None:
+        self.go, self.inside = threading.Event(), threading.Semaphore(0)
+        self.running = self.most = 0
+
+    def __call__(self, feeds: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+        self.running += 1
+        self.most = max(self.most, self.running)
+        self.inside.release()
+        self.go.wait(10)
+        self.running -= 1
+        return {"y": feeds["x"] * 2}
+
+
+class Alone:
+    """Stands for `Models` with one model."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        output = TensorSpec("y", "float32", ("batch", 2))
+        self.loaded = Loaded("m", "1", FakeSession([SPEC], [output], function))
+
+    def get(self, name: str, version: str = "") -> Loaded:
+        assert (name, version) == ("m", "")
+        return self.loaded
+
+
+def _request(timeout_us: int = 0, **changes: Any) -> bytes:
+    request = pb.ModelInferRequest(model_name="m", raw_input_contents=[np.ones((1, 2), np.float32).tobytes()])
+    request.inputs.add(name="x", datatype="FP32", shape=[1, 2])
+    if timeout_us:
+        request.parameters["timeout"].int64_param = timeout_us
+    for key, value in changes.items():
+        setattr(request, key, value)
+    return request.SerializeToString()
+
+
+def _answer(inference: Inference, message: bytes, **changes: Any) -> pb.ModelInferResponse:
+    patience = {"remaining_s": None, "abandoned": lambda: False, **changes}
+    return pb.ModelInferResponse.FromString(b"".join(inference.answer(message, **patience)))
+
+
+@pytest.fixture
+def slow() -> Iterator[Slow]:
+    slow = Slow()
+    yield slow
+    slow.go.set()
+
+
+@pytest.fixture
+def busy(slow: Slow) -> Iterator[tuple[Inference, Alone]]:
+    """One request runs, and one may wait."""
+    models = Alone(slow)
+    inference = Inference(models, Regions(), Admission(1, 1))  # type: ignore[arg-type]
+    first = threading.Thread(target=_answer, args=(inference, _request()))
+    first.start()
+    assert slow.inside.acquire(timeout=10)
+    yield inference, models
+    slow.go.set()
+    first.join(10)
+
+
+def test_a_timeout_and_a_deadline_end_the_wait(busy: tuple[Inference, Alone]) -> None:
+    inference, models = busy
+    start = time.monotonic()
+    with pytest.raises(DeadlineExceeded):
+        _answer(inference, _request(timeout_us=100_000))
+    with pytest.raises(DeadlineExceeded):
+        _answer(inference, _request(), remaining_s=0.1)
+    with pytest.raises(DeadlineExceeded):
+        _answer(inference, _request(timeout_us=60_000_000), remaining_s=0.1)
+    assert 0.3 <= time.monotonic() - start < 5
+    with pytest.raises(Cancelled):
+        _answer(inference, _request(), abandoned=lambda: True)
+    assert models.loaded.statistics.fail.count == 4
+    assert len(models.loaded.session.calls) == 1  # none of them was run
+
+
+def test_no_more_run_or_wait_than_may(busy: tuple[Inference, Alone], slow: Slow) -> None:
+    inference, _ = busy
+    waiting = threading.Thread(target=_answer, args=(inference, _request()))
+    waiting.start()
+    time.sleep(0.2)
+    with pytest.raises(QueueFull):
+        _answer(inference, _request())
+    slow.go.set()
+    waiting.join(10)
+    assert slow.most == 1
+
+
+def test_a_failure_is_the_requests_and_the_next_is_answered() -> None:
+    def fail(feeds: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+        if feeds["x"][0, 0] < 0:
+            raise DeviceError("it broke")
+        return {"y": feeds["x"]}
+
+    models = Alone(fail)
+    inference = Inference(models, Regions(), Admission(1, 0))  # type: ignore[arg-type]
+    bad = pb.ModelInferRequest.FromString(_request())
+    bad.raw_input_contents[0] = np.full((1, 2), -1, np.float32).tobytes()
+    for _ in range(3):
+        with pytest.raises(DeviceError, match="it broke"):
+            _answer(inference, bad.SerializeToString())
+        assert _answer(inference, _request()).raw_output_contents[0] == np.ones(2, np.float32).tobytes()
+    statistics = models.loaded.statistics
+    assert (statistics.success.count, statistics.fail.count, statistics.inferences) == (3, 3, 3)
+
+
+@pytest.mark.parametrize("pad", range(8))
+def test_tensors_that_lie_at_any_address(pad: int) -> None:
+    """The id moves the tensor by a byte at a time; the network sees aligned memory all the same."""
+    models = Alone(lambda feeds: {"y": feeds["x"]})
+    inference = Inference(models, Regions(), Admission(1, 0))  # type: ignore[arg-type]
+    reply = _answer(inference, _request(id="x" * pad))
+    assert reply.id == "x" * pad
+    assert models.loaded.session.calls[0]["x"].flags.aligned
+    assert np.frombuffer(reply.raw_output_contents[0], np.float32).tolist() == [1, 1]
+
+
+def test_a_model_that_was_replaced_answers_no_more() -> None:
+    models = Alone(lambda feeds: {"y": feeds["x"]})
+    inference = Inference(models, Regions(), Admission(1, 0))  # type: ignore[arg-type]
+    _answer(inference, _request())
+    old, models.loaded = models.loaded, Alone(lambda feeds: {"y": feeds["x"] * 3}).loaded
+    assert np.frombuffer(_answer(inference, _request()).raw_output_contents[0], np.float32)[0] == 3
+    assert len(old.session.calls) == 1
+
+
+@pytest.mark.parametrize("count", [0, 2, 5])
+def test_as_many_raw_tensors_as_inputs(count: int) -> None:
+    inference = Inference(Alone(dict), Regions(), Admission(1, 0))  # type: ignore[arg-type]
+    request = pb.ModelInferRequest.FromString(_request())
+    del request.raw_input_contents[:]
+    request.raw_input_contents.extend([bytes(8)] * count)
+    with pytest.raises(InvalidInput, match=f"expected 1 raw_input_contents.*, got {count}"):
+        _answer(inference, request.SerializeToString())
