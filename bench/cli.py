@@ -96,8 +96,12 @@ def _command(args: argparse.Namespace) -> str:
     """The command line that repeats this measurement."""
     words = ["trocar", "bench", "run", args.workload]
     for name, value in sorted(vars(args).items()):
-        if name not in ("action", "workload", "json", "output") and isinstance(value, int | float | str):
-            if value is True:
+        if name not in ("action", "workload", "json", "output") and isinstance(
+            value, int | float | str | list
+        ):
+            if isinstance(value, list):
+                words += [word for one in value for word in (f"--{name.replace('_', '-')}", str(one))]
+            elif value is True:
                 words.append(f"--{name.replace('_', '-')}")
             elif value is not False:
                 words += [f"--{name.replace('_', '-')}", str(value)]
