@@ -32,8 +32,8 @@ cd "$root/proto"
     --mypy_out=quiet:"$out" --mypy_grpc_out=quiet:"$out" trocar/v1/*.proto
 # Package `inference` is in the protobuf pool of every process that imports tritonclient's stubs too, where
 # each name may stand once: ours get a pool of their own. The service has no stub: it is served from bytes.
-"$python" -m grpc_tools.protoc -I . --python_out="$out" --mypy_out=quiet:"$out" inference/*.proto
-for file in "$out"/inference/*_pb2.py; do
+"$python" -m grpc_tools.protoc -I . --python_out="$out" --mypy_out=quiet:"$out" inference_v2/*.proto
+for file in "$out"/inference_v2/*_pb2.py; do
     sed -i 's/_descriptor_pool\.Default()/_descriptor_pool.DescriptorPool()/' "$file"
     grep -q 'DescriptorPool()\.AddSerializedFile' "$file" || { echo "stubs: no pool to replace in $file" >&2; exit 1; }
 done

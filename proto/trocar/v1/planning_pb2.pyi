@@ -38,7 +38,9 @@ class PlanRequest(google.protobuf.message.Message):
     def search(self) -> global___SearchSettings: ...
     @property
     def artifacts(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """Files to render where the plan is computed: plan.json, dose.nrrd, dvh.png, plan.png, report.html."""
+        """Files to render where the plan is computed: plan.json, dose.nrrd, dvh.png, plan.png, report.html,
+        plan.dcm (RTPLAN), dose.dcm (RTDOSE).
+        """
 
     def __init__(
         self,
@@ -65,7 +67,7 @@ class EvaluateRequest(google.protobuf.message.Message):
     DOSE_GRID_MM_FIELD_NUMBER: builtins.int
     ARTIFACTS_FIELD_NUMBER: builtins.int
     plan_file: builtins.bytes
-    """the content of a plan.json or a *_seeds.json"""
+    """the content of a plan.json, a *_seeds.json or an RTPLAN of permanent seeds"""
     index: builtins.int
     """which plan of a file that holds several"""
     dose_grid_mm: builtins.float
