@@ -40,7 +40,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EXAMPLES
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument(
-        "input", metavar="INPUT", help="a video file, camera, address or rendered:SEED[:SECONDS]"
+        "input", metavar="INPUT", help="a video file, camera, address, test: or rendered:SEED[:SECONDS]"
     )
     parser.add_argument("--server", metavar="ADDR", help="annotate there: host:port or unix:/path")
     model = parser.add_argument_group("model")

@@ -1,7 +1,7 @@
 """Where frames come from: files, cameras and streams through PyAV, and rendered scenes.
 
-INPUT is a file, `rtsp://...` or another address that FFmpeg opens, a camera such as `/dev/video0`, or
-`rendered:SEED[:SECONDS]`, a scripted clip of the renderer at 25 frames a second.
+INPUT is a file, `rtsp://...` or another address that FFmpeg opens, a camera such as `/dev/video0`, `test:` for
+an endless test pattern, or `rendered:SEED[:SECONDS]`, a scripted clip of the renderer at 25 frames a second.
 """
 
 from __future__ import annotations
@@ -30,6 +30,9 @@ RENDERED_SECONDS = 6
 RENDERED_HEIGHT, RENDERED_WIDTH = 432, 768
 MAX_PIXELS = 8192 * 4320
 _CAMERA = "/dev/video"
+PATTERN = "test:"
+# FFmpeg's own pattern, which moves and counts; played at its pace as a camera would be.
+_PATTERN_GRAPH = "testsrc2=size=1280x720:rate=25,realtime"
 _TIMEOUT_S = 10.0
 # A stream with more than this many frames in a row that cannot be decoded is not a stream any more.
 _MAX_CORRUPT = 250
@@ -103,16 +106,14 @@ class _AvPicture:
 class _AvSource:
     def __init__(self, name: str) -> None:
         self.name = name
-        self.live = "://" in name or name.startswith(_CAMERA)
+        self.live = "://" in name or name.startswith(_CAMERA) or name == PATTERN
         self.corrupt, self.broke_off = 0, ""
         # FFmpeg's own lines on stderr say less than the one error that comes of them.
         av.logging.set_level(av.logging.PANIC)
         if not self.live and not Path(name).is_file():
             raise InvalidInput(f"expected a video file, a camera or an address, got {name}: no such file")
         try:
-            self._container = av.open(
-                name, format="v4l2" if name.startswith(_CAMERA) else None, timeout=_TIMEOUT_S
-            )
+            self._container = _opened(name)
         except (av.error.FFmpegError, OSError, ValueError) as error:
             raise InvalidInput(
                 f"{name}: expected a video, got something that cannot be read: {_text(error)}"
@@ -194,6 +195,12 @@ class _AvSource:
                 if in_a_row > _MAX_CORRUPT:
                     self.broke_off = f"{in_a_row} frames in a row could not be decoded: {_text(error)}"
                     return
+
+
+def _opened(name: str) -> av.container.InputContainer:
+    if name == PATTERN:
+        return av.open(_PATTERN_GRAPH, format="lavfi")
+    return av.open(name, format="v4l2" if name.startswith(_CAMERA) else None, timeout=_TIMEOUT_S)
 
 
 @dataclass(slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from fractions import Fraction
@@ -179,6 +180,41 @@ def test_a_stream_that_nobody_serves_is_an_error_and_no_hang() -> None:
     with pytest.raises(InvalidInput, match="rtsp"):
         open_source("rtsp://127.0.0.1:9/none")
     assert time.monotonic() - begun_s < 30
+
+
+def test_the_test_pattern_is_a_live_source_that_moves() -> None:
+    source = open_source("test:")
+    assert source.live
+    images = []
+    for picture in source.pictures():
+        image = np.empty((picture.height, picture.width, 3), np.uint8)
+        picture.write(image)
+        images.append(image)
+        if len(images) == 3:
+            break
+    source.close()
+    assert images[0].shape == (720, 1280, 3)
+    assert not np.array_equal(images[0], images[2])
+
+
+def test_a_stream_over_the_network_is_read_as_it_comes_and_may_end(tmp_path: Path) -> None:
+    """MPEG transport stream over TCP on this machine: what a theatre's encoder sends, without one."""
+    sent = encode(tmp_path / "a.ts", SHADES).read_bytes()
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        with listener, listener.accept()[0] as peer:
+            peer.sendall(sent)
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    source = open_source(f"tcp://127.0.0.1:{listener.getsockname()[1]}")
+    assert source.live
+    times_s = [picture.pts_s for picture in source.pictures()]
+    source.close()
+    thread.join(timeout=10)
+    assert len(times_s) == len(SHADES)
+    assert times_s == sorted(times_s)
 
 
 @pytest.mark.parametrize("name", ["rendered:", "rendered:x", "rendered:-1", "rendered:1:0", "rendered:1:nan"])
