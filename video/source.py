@@ -1,7 +1,8 @@
 """Where frames come from: files, cameras and streams through PyAV, and rendered scenes.
 
-INPUT is a file, `rtsp://...` or another address that FFmpeg opens, a camera such as `/dev/video0`, `test:` for
-an endless test pattern, or `rendered:SEED[:SECONDS]`, a scripted clip of the renderer at 25 frames a second.
+INPUT is a file, `rtsp://...` or another address that FFmpeg opens, a camera such as `/dev/video0`, `test:`
+(an endless test pattern), or `rendered:SEED[:SECONDS]`, a scripted clip of the renderer at 25 frames a
+second.
 """
 
 from __future__ import annotations
