@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import platform
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,19 +45,14 @@ def choose_device(wanted: str, providers: tuple[str, ...]) -> Device:
     DeviceError
         `cuda` was asked for and is not there.
     """
-    if wanted not in DEVICES:
-        raise InvalidInput(f"expected a device of {', '.join(DEVICES)}, got {wanted!r}")
-    if wanted == "cpu":
-        return cpu("asked for")
-    if "CUDAExecutionProvider" not in providers:
-        found: Gpu | str = "ONNX Runtime was built without CUDA"
-    else:
+
+    def look() -> Device | str:
+        if "CUDAExecutionProvider" not in providers:
+            return "ONNX Runtime was built without CUDA"
         found = find_gpu()
-    if isinstance(found, Gpu):
-        return Device("cuda", found.name, "the driver has it")
-    if wanted == "cuda":
-        raise DeviceError(f"expected a CUDA device, got none: {found}")
-    return cpu(f"no CUDA: {found}")
+        return _gpu(found.name) if isinstance(found, Gpu) else found
+
+    return _chosen(wanted, look)
 
 
 def kernel_device(wanted: str) -> Device:
@@ -75,16 +71,29 @@ def kernel_device(wanted: str) -> Device:
     """
     from trocar.runtime.kernels import cuda
 
+    def look() -> Device | str:
+        why_not = cuda.why_not()
+        return _gpu(str(cuda.properties()["name"])) if why_not is None else why_not
+
+    return _chosen(wanted, look)
+
+
+def _chosen(wanted: str, look: Callable[[], Device | str]) -> Device:
+    """Look for a GPU where one is wanted; `look` says why there is none."""
     if wanted not in DEVICES:
         raise InvalidInput(f"expected a device of {', '.join(DEVICES)}, got {wanted!r}")
     if wanted == "cpu":
         return cpu("asked for")
-    why_not = cuda.why_not()
-    if why_not is None:
-        return Device("cuda", str(cuda.properties()["name"]), "the driver has it")
+    found = look()
+    if isinstance(found, Device):
+        return found
     if wanted == "cuda":
-        raise DeviceError(f"expected a CUDA device, got none: {why_not}")
-    return cpu(f"no CUDA: {why_not}")
+        raise DeviceError(f"expected a CUDA device, got none: {found}")
+    return cpu(f"no CUDA: {found}")
+
+
+def _gpu(name: str) -> Device:
+    return Device("cuda", name, "the driver has it")
 
 
 def cpu(why: str) -> Device:
