@@ -6,6 +6,7 @@ import json
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,18 @@ from trocar.video.segmenter import INSTRUMENT_LABEL, recipe
 from trocar.video.sinks.base import OpenSink, Sink, Stream, Whole
 from trocar.video.source import Source, open_source
 
+# Which class of which module writes a kind of file.
+_SINKS = {
+    "overlay": "mp4:Mp4Sink",
+    "picture": "sheet:SheetSink",
+    "coco": "coco:CocoSink",
+    "cvat": "cvat:CvatSink",
+    "yolo": "lines:YoloSink",
+    "mot": "lines:MotSink",
+    "webvtt": "webvtt:WebVttSink",
+    "jsonl": "lines:JsonlSink",
+    "dicom_seg": "dicom_seg:DicomSegSink",
+}
 Moved = Callable[[float | None], None]
 
 
@@ -208,39 +221,10 @@ class _Opened:
 
 
 def _opener(kind: str) -> OpenSink:
-    """Sinks are imported one by one: pycocotools and highdicom are slow to load."""
-    if kind == "overlay":
-        from trocar.video.sinks.mp4 import Mp4Sink
-
-        return Mp4Sink
-    if kind == "coco":
-        from trocar.video.sinks.coco import CocoSink
-
-        return CocoSink
-    if kind == "cvat":
-        from trocar.video.sinks.cvat import CvatSink
-
-        return CvatSink
-    if kind == "webvtt":
-        from trocar.video.sinks.webvtt import WebVttSink
-
-        return WebVttSink
-    if kind == "picture":
-        from trocar.video.sinks.sheet import SheetSink
-
-        return SheetSink
-    if kind == "dicom_seg":
-        from trocar.video.sinks.dicom_seg import DicomSegSink
-
-        return DicomSegSink
-    from trocar.video.sinks import lines
-
-    by_kind: dict[str, OpenSink] = {
-        "jsonl": lines.JsonlSink,
-        "mot": lines.MotSink,
-        "yolo": lines.YoloSink,
-    }
-    return by_kind[kind]
+    """Import one sink: pycocotools and highdicom are slow to load."""
+    module, _, name = _SINKS[kind].partition(":")
+    opener: OpenSink = getattr(import_module(f"trocar.video.sinks.{module}"), name)
+    return opener
 
 
 def check_places(job: Job) -> None:
