@@ -75,6 +75,7 @@ def run(args: argparse.Namespace) -> int:
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from trocar.runtime.server.allocator import keep_large_buffers
     from trocar.runtime.server.app import Server
+    from trocar.runtime.server.notify import keep_alive, notify
     from trocar.runtime.server.services import find_services
 
     keep_large_buffers()
@@ -94,8 +95,11 @@ def run(args: argparse.Namespace) -> int:
     print(f"listening on {server.address.target}", file=sys.stderr, flush=True)
     if args.json:
         print(json.dumps({"listening": server.address.target}), flush=True)
+    notify(f"READY=1\nSTATUS=listening on {server.address.target}")
+    keep_alive(server.responsive)
 
     signal.sigwait(STOP_SIGNALS)
+    notify("STOPPING=1\nSTATUS=finishing what is in flight")
     print("draining: finishing what is in flight, taking nothing new", file=sys.stderr, flush=True)
     threading.Thread(target=_hurry_on_signal, args=(server.hurry,), daemon=True).start()
     cut = server.drain()
