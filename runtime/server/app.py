@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from concurrent import futures
 from dataclasses import replace
 from typing import Any, cast
 
@@ -18,10 +17,13 @@ from trocar.runtime.server.address import Address, parse_address, prepare, relea
 from trocar.runtime.server.admission import Admission
 from trocar.runtime.server.describe import Pools
 from trocar.runtime.server.interceptors import Gate, Guard
+from trocar.runtime.server.pollers import Pollers
 from trocar.runtime.server.services import AddToServer, add_services
 
 # Threads beyond those that compute or wait, so that health and refusals answer under full load.
 SPARE_THREADS = 8
+# Answered by the thread that took the request: what may take no longer than a network's run.
+SHORT = ("/inference.GRPCInferenceService/ModelInfer",)
 # After the grace, how long cancelled requests get to notice.
 CUT_GRACE_S = 2.0
 
@@ -45,9 +47,8 @@ class Server:
         self._grace_s = limits.drain_grace_s
         self._gate = Gate()
         admission = Admission(limits.max_running, limits.max_queued)
-        self._pool = futures.ThreadPoolExecutor(
-            limits.max_running + limits.max_queued + SPARE_THREADS, thread_name_prefix="rpc"
-        )
+        threads = limits.max_running + limits.max_queued + SPARE_THREADS
+        self._pool = Pollers(threads, in_place=limits.max_running, short=SHORT, awaited=threads)
         self._server = grpc.server(
             self._pool,
             interceptors=[Guard(self._gate)],
@@ -56,6 +57,11 @@ class Server:
                 ("grpc.max_send_message_length", -1),
                 # Without this a second server would share the port in silence.
                 ("grpc.so_reuseport", 0),
+                # A frame goes out without a wait for leave to send more, and nothing is sent to measure the
+                # network in between; larger messages get theirs as they come.
+                ("grpc.http2.bdp_probe", 0),
+                ("grpc.http2.lookahead_bytes", 1 << 19),
+                ("grpc.http2.max_frame_size", 1 << 20),
             ),
         )
         self._on_drain: list[Callable[[], None]] = []
@@ -70,6 +76,7 @@ class Server:
     def start(self) -> None:
         """Take requests, and say so to health checks."""
         self._server.start()
+        self._pool.start(self._server)
         for name in (*self._names, health.OVERALL_HEALTH):
             self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
 
