@@ -165,7 +165,7 @@ def test_a_small_message_that_inflates_over_the_limit(start: Start) -> None:
 
 
 def test_health_and_reflection(start: Start) -> None:
-    _, _, channel = start()
+    _, _, channel = start(reflection=True)
     assert _health(channel) == SERVING
     assert _health(channel, NAME) == SERVING
     assert _code(lambda: _health(channel, "no.such"))[0] is grpc.StatusCode.NOT_FOUND
@@ -175,8 +175,8 @@ def test_health_and_reflection(start: Start) -> None:
     assert {service.name for service in listed} >= {NAME, "grpc.health.v1.Health"}
 
 
-def test_reflection_can_be_off(start: Start) -> None:
-    _, _, channel = start(reflection=False)
+def test_reflection_is_off_unless_turned_on(start: Start) -> None:
+    _, _, channel = start()
     stub = reflection_pb2_grpc.ServerReflectionStub(channel)
     ask = reflection_pb2.ServerReflectionRequest(list_services="")
     assert (
