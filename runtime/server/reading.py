@@ -13,6 +13,8 @@ from typing import Any
 
 import grpc
 
+from trocar.runtime.errors import Cancelled
+
 LOG = logging.getLogger("trocar.server")
 
 # How gRPC marks a method that answers later, from another thread: health's Watch.
@@ -75,6 +77,8 @@ class Reading(grpc.ServerInterceptor):
                 first = self._first(method, messages, context)
             except StopIteration:
                 return
+            except grpc.RpcError:
+                raise Cancelled("the client went away") from None
             yield first
             yield from messages
 

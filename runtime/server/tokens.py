@@ -13,12 +13,15 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import json
 import logging
+import os
 import re
 import secrets
+import tempfile
 import time
 import tomllib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -93,20 +96,63 @@ def read_tokens(path: Path, services: Collection[str] | None = None) -> tuple[To
     InvalidInput
         The file cannot be read, others can read it, or something in it is not as described above.
     """
-    data = read_file(path, "token file", forbidden=OWNERS_ALONE)
-    try:
-        document = tomllib.loads(data.decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"token file {path} is not TOML: {error}") from error
-    refuse_unknown(document, ("tokens",), f"token file {path}")
-    tables = document.get("tokens", {})
-    if not isinstance(tables, Mapping) or len(tables) > MAX_TOKENS:
-        raise InvalidInput(f"token file {path}: expected at most {MAX_TOKENS} tables [tokens.NAME]")
-    tokens = tuple(_token(name, table, f"token file {path}: [tokens.{name}]") for name, table in tables.items())
+    tokens = _parse(read_file(path, "token file", forbidden=OWNERS_ALONE), f"token file {path}")
     if services is not None:
         for token in tokens:
             _require_known(token, services, path)
     return tokens
+
+
+def write_tokens(path: Path, tokens: Sequence[Token]) -> None:
+    """Put tokens in the place of a token file, whole or not at all; it is its owner's alone.
+
+    Raises
+    ------
+    InvalidInput
+        One of them is not as `read_tokens` wants it, or the file cannot be written.
+    """
+    text = "# Kept by `trocar token`; who may call, and what.\n\n" + "\n".join(map(_toml, tokens))
+    _parse(text.encode(), f"token file {path}")
+    try:
+        # Made with 0600, in the same folder so that it can take the place at once.
+        descriptor, new = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        try:
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(descriptor)
+            os.replace(new, path)
+        except BaseException:
+            os.unlink(new)
+            raise
+    except OSError as error:
+        raise InvalidInput(f"cannot write the token file {path}: {error.strerror}") from error
+
+
+def _toml(token: Token) -> str:
+    # A JSON text or list of plain texts is TOML too.
+    lines = [
+        f"[tokens.{json.dumps(token.name)}]",
+        f"sha256 = {json.dumps(token.sha256)}",
+        f"scopes = {json.dumps(sorted(token.scopes))}",
+    ]
+    if token.expires is not None:
+        lines.append(f"expires = {token.expires.isoformat()}")
+    if token.shared_memory_prefix:
+        lines.append(f"shared_memory_prefix = {json.dumps(token.shared_memory_prefix)}")
+    return "\n".join(lines) + "\n"
+
+
+def _parse(data: bytes, where: str) -> tuple[Token, ...]:
+    try:
+        document = tomllib.loads(data.decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"{where} is not TOML: {error}") from error
+    refuse_unknown(document, ("tokens",), where)
+    tables = document.get("tokens", {})
+    if not isinstance(tables, Mapping) or len(tables) > MAX_TOKENS:
+        raise InvalidInput(f"{where}: expected at most {MAX_TOKENS} tables [tokens.NAME]")
+    return tuple(_token(name, table, f"{where}: [tokens.{name}]") for name, table in tables.items())
 
 
 def _require_known(token: Token, services: Collection[str], path: Path) -> None:
