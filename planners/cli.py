@@ -206,9 +206,7 @@ def _run_evaluate(args: argparse.Namespace) -> int:
         if access is not None:
             from trocar.planners.servicer import client
 
-            answer = client.evaluate(
-                access, case, settings, plan_file, timeout_s=args.timeout_s, **asked
-            )
+            answer = client.evaluate(access, case, settings, plan_file, timeout_s=args.timeout_s, **asked)
         else:
             from trocar.planners import local
 

@@ -45,7 +45,7 @@ class Access:
             raise InvalidInput("expected --tls-ca with --tls-cert, got none")
         if self.token and not self.tls_ca and not _is_local(self.address):
             raise InvalidInput(
-                f"expected --tls-ca with a token for {self.address}: without TLS the whole network can read it"
+                f"expected --tls-ca with a token for {self.address}: without TLS the network can read it"
             )
 
     def __repr__(self) -> str:
@@ -59,7 +59,10 @@ def add_access(group: argparse._ArgumentGroup) -> None:
         "--tls-ca", metavar="FILE", type=Path, help="with --server: TLS, by an authority of this PEM file"
     )
     group.add_argument(
-        "--tls-cert", metavar="FILE", type=Path, help="with --tls-ca: our own certificate, where it is asked for"
+        "--tls-cert",
+        metavar="FILE",
+        type=Path,
+        help="with --tls-ca: our own certificate, where it is asked for",
     )
     group.add_argument("--tls-key", metavar="FILE", type=Path, help="with --tls-cert: its private key")
     group.add_argument(

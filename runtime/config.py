@@ -50,7 +50,7 @@ class AuthConfig:
 
     Parameters
     ----------
-    tokens : the file that `trocar token` keeps; every call but health's needs a token of it. Empty: none does.
+    tokens : the file that `trocar token` keeps; every call but health's needs one of them; empty: none does.
     """
 
     tokens: str = ""

@@ -122,7 +122,7 @@ def _bind(server: grpc.Server, address: Address, config: ServerConfig) -> Addres
         )
     prepare(address)
     # The socket is the owner's alone; no moment exists in which it is anyone else's.
-    mask = os.umask(0o077)
+    mask = os.umask(0o177)
     try:
         if credentials is None:
             port = server.add_insecure_port(address.target)

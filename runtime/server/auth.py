@@ -59,7 +59,7 @@ class Auth(grpc.ServerInterceptor):
         given = [value for key, value in metadata or () if key == "authorization"]
         if len(given) != 1 or not isinstance(given[0], str):
             raise Unauthenticated(
-                f"expected one 'authorization: Bearer TOKEN' in the call's metadata, got {len(given) or 'none'}"
+                f"expected one 'authorization: Bearer TOKEN' in the metadata, got {len(given) or 'none'}"
             )
         scheme, _, secret = given[0].partition(" ")
         if scheme.lower() != "bearer" or not secret.strip():

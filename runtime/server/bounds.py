@@ -6,8 +6,8 @@ from typing import Any
 
 from trocar.runtime.config import ServerConfig
 
-# Calls in all, those that wait for a thread among them; the next is RESOURCE_EXHAUSTED at once. Otherwise they
-# would wait in a queue without end. Watchers of health count too.
+# Calls in all, those that wait for a thread among them; the next is RESOURCE_EXHAUSTED at once. They would
+# wait in a queue without end. Watchers of health count too.
 MAX_CALLS = 2000
 # Of one connection. HTTP/2 advises no fewer; a client with more waits, and does not fail.
 MAX_STREAMS = 100
@@ -15,7 +15,7 @@ MAX_STREAMS = 100
 HANDSHAKE_MS = 10_000
 # A connection with no call for so long is closed; clients connect again by themselves with the next call.
 IDLE_MS = 5 * 60_000
-# A silent peer is asked whether it is there, and given up after the second time; gRPC would ask after two hours.
+# A silent peer is asked whether it is there, and given up without an answer; gRPC would ask after two hours.
 KEEPALIVE_MS, KEEPALIVE_TIMEOUT_MS = 60_000, 20_000
 # Of a call's headers: ours are a token and a few names.
 MAX_HEADER_BYTES = 16 << 10

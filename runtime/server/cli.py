@@ -28,7 +28,7 @@ examples:
   trocar serve --repository DIR --require-signature centre.key.pub     only models that this key signed
   trocar serve --config trocar.toml
   trocar serve --listen 0.0.0.0:8001 --tls-cert server.pem --tls-key server.key --tokens tokens.toml
-                                                     for other machines; `trocar token --help` makes the tokens
+                                                     for other machines; `trocar token add` makes tokens
 
 trocar.toml, with its defaults:
   [server]
@@ -61,8 +61,8 @@ trocar.toml, with its defaults:
   shared_memory = true     # whether clients may register POSIX shared memory of the server's user
   shared_memory_prefix = ""  # with which its names have to begin
 
-Without --tokens whoever reaches the port may call; without TLS it listens on this machine only. SECURITY.md says
-what each defence covers.
+Without --tokens whoever reaches the port may call; without TLS it listens on this machine only.
+SECURITY.md says what each defence covers.
 """
 
 

@@ -51,7 +51,7 @@ def read_file(path: Path, what: str, *, forbidden: int = 0) -> bytes:
                 raise InvalidInput(f"{what} {path}: expected a file of at most {MAX_BYTES} bytes")
             if mode & forbidden:
                 raise InvalidInput(
-                    f"{what} {path}: expected a secret that others cannot open (chmod 600), got mode {mode:04o}"
+                    f"{what} {path}: expected one that others cannot open (chmod 600), got mode {mode:04o}"
                 )
             return file.read(MAX_BYTES)
     except OSError as error:

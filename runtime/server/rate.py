@@ -51,8 +51,8 @@ class Buckets:
                 self._left.popitem(last=False)
         if not enough:
             raise QueueFull(
-                f"expected at most {self._per_s:g} requests a second and {self._burst} at once of one client, "
-                f"got more; try again in {(1 - left) / self._per_s:.2g} s"
+                f"expected at most {self._per_s:g} requests a second, {self._burst} at once, of one client; "
+                f"try again in {(1 - left) / self._per_s:.2g} s"
             )
 
 

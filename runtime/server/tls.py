@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import grpc
 from cryptography import x509
@@ -32,7 +33,9 @@ def server_credentials(config: TlsConfig) -> grpc.ServerCredentials:
     if not config.certificate or not config.key:
         raise InvalidInput("[server.tls]: expected both certificate and key, got one")
     files = TlsFiles(config)
-    return grpc.dynamic_ssl_server_credentials(files.load(), files.changed, bool(config.client_ca))
+    # None is how gRPC is told that nothing changed, which its stubs do not say.
+    changed: Any = files.changed
+    return grpc.dynamic_ssl_server_credentials(files.load(), changed, bool(config.client_ca))
 
 
 class TlsFiles:

@@ -39,7 +39,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add = verbs.add_parser("add", help="make a token", allow_abbrev=False)
     add.add_argument("name", metavar="NAME", help="whose it is: letters, digits, '_' and '-'")
     add.add_argument(
-        "--scope", metavar="SERVICE[/METHOD]", action="append", default=[], help="what it may call; repeatable"
+        "--scope",
+        metavar="SERVICE[/METHOD]",
+        action="append",
+        default=[],
+        help="what it may call; repeatable",
     )
     add.add_argument("--days", metavar="N", type=int, help="how long it is good (default: for ever)")
     add.add_argument(
@@ -68,7 +72,9 @@ def _add(args: argparse.Namespace) -> int:
 
     there = tokens.read_tokens(args.tokens) if args.tokens.exists() else ()
     if args.name in (token.name for token in there):
-        raise InvalidInput(f"expected a name that {args.tokens} does not have, got {args.name!r}; remove it first")
+        raise InvalidInput(
+            f"expected a name that {args.tokens} does not have, got {args.name!r}; remove it first"
+        )
     if args.days is not None and not 1 <= args.days <= 36_500:
         raise InvalidInput(f"--days: expected 1 to 36500, got {args.days}")
     expires = None if args.days is None else datetime.now(UTC).replace(microsecond=0) + timedelta(args.days)

@@ -7,10 +7,11 @@ import gzip
 import io
 import socket
 import struct
+import time
 from collections.abc import Iterator
 from typing import Any
 
-from hpack import Encoder
+from hpack import Decoder, Encoder
 from hyperframe.frame import (
     ContinuationFrame,
     DataFrame,
@@ -162,3 +163,48 @@ def empty_data(raw: Raw, count: int) -> None:
     for _ in range(count // 200):
         if not raw.say(batch):
             return
+
+
+def post(
+    raw: Raw, path: str, body: bytes, extra: tuple[tuple[str, str], ...] = (), wait_s: float = 20.0
+) -> str:
+    """Make a whole call, within the server's windows, and return its grpc-status; empty where none came."""
+    decoder, windows = Decoder(), {0: 65_535, 1: 65_535}
+    raw.say(raw.call(1, path, extra))
+    raw.socket.settimeout(0.2)
+    data, sent, initial, until = b"", 0, 65_535, time.monotonic() + wait_s
+    while time.monotonic() < until:
+        size = min(len(body) - sent, 16_384, *windows.values())
+        if size > 0:
+            end = ["END_STREAM"] if sent + size == len(body) else []
+            raw.say(DataFrame(1, body[sent : sent + size], flags=end))
+            sent += size
+            windows = {stream: left - size for stream, left in windows.items()}
+            if min(windows.values()) > 0 and sent < len(body):
+                continue
+        try:
+            data += raw.socket.recv(1 << 16)
+        except TimeoutError:
+            continue
+        except OSError:
+            return ""
+        while len(data) >= 9:
+            frame, length = Frame.parse_frame_header(memoryview(data[:9]))
+            if len(data) < 9 + length:
+                break
+            frame.parse_body(memoryview(data[9 : 9 + length]))
+            data = data[9 + length :]
+            if isinstance(frame, SettingsFrame) and "ACK" not in frame.flags:
+                fresh = frame.settings.get(SettingsFrame.INITIAL_WINDOW_SIZE, initial)
+                windows[1] += fresh - initial
+                initial = fresh
+                raw.say(SettingsFrame(0, flags=["ACK"]))
+            elif isinstance(frame, WindowUpdateFrame) and frame.stream_id in windows:
+                windows[frame.stream_id] += frame.window_increment
+            elif isinstance(frame, PingFrame) and "ACK" not in frame.flags:
+                raw.say(PingFrame(0, frame.opaque_data, flags=["ACK"]))
+            elif isinstance(frame, HeadersFrame):
+                status = dict(decoder.decode(frame.data)).get("grpc-status")
+                if status is not None:
+                    return str(status)
+    return ""

@@ -183,12 +183,14 @@ class Regions:
     def _open(self, name: str, key: str) -> int:
         plain = _KEY.fullmatch(key)
         token = caller()
-        prefixes = {prefix for prefix in (self._prefix, token.shared_memory_prefix if token else "") if prefix}
+        prefixes = {
+            prefix for prefix in (self._prefix, token.shared_memory_prefix if token else "") if prefix
+        }
         if plain is None or not all(map(plain[1].startswith, prefixes)):
             begins = " and ".join(map(repr, sorted(prefixes)))
             raise InvalidInput(
-                f"region {name!r}: expected a key such as '/{max(prefixes, key=len, default='name')}', one plain "
-                f"name{f' that begins with {begins}' if begins else ''}, got {key!r:.80}"
+                f"region {name!r}: expected a key such as '/{max(prefixes, key=len, default='name')}', one "
+                f"plain name{f' that begins with {begins}' if begins else ''}, got {key!r:.80}"
             )
         if plain[1].startswith(RESERVED):
             raise InvalidInput(f"region {name!r}: expected a key of the client's own, got {key!r:.80}")

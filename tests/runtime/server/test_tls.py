@@ -62,7 +62,11 @@ def test_a_key_that_everybody_can_read(tls: TlsConfig) -> None:
 
 
 def test_one_without_the_other(tls: TlsConfig) -> None:
-    for half in (TlsConfig(certificate=tls.certificate), TlsConfig(key=tls.key), TlsConfig(client_ca=tls.client_ca)):
+    for half in (
+        TlsConfig(certificate=tls.certificate),
+        TlsConfig(key=tls.key),
+        TlsConfig(client_ca=tls.client_ca),
+    ):
         with pytest.raises(InvalidInput, match="expected both certificate and key"):
             server_credentials(half)
 

@@ -104,7 +104,9 @@ def test_scopes() -> None:
 
 
 def test_a_token_ends(tmp_path: Path) -> None:
-    path = _file(tmp_path, _table(rest="expires = 2020-01-01") + _table("later", rest="expires = 2999-01-01T00:00:00"))
+    path = _file(
+        tmp_path, _table(rest="expires = 2020-01-01") + _table("later", rest="expires = 2999-01-01T00:00:00")
+    )
     past, later = read_tokens(path)
     assert past.expired
     assert not later.expired
