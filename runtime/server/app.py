@@ -22,6 +22,7 @@ from trocar.runtime.server.bounds import MAX_CALLS, channel_options
 from trocar.runtime.server.describe import Pools
 from trocar.runtime.server.interceptors import Gate, Guard
 from trocar.runtime.server.rate import Buckets, Rate
+from trocar.runtime.server.reading import MOST as READING
 from trocar.runtime.server.reading import Reading
 from trocar.runtime.server.services import AddToServer, add_services
 from trocar.runtime.server.tokens import Tokens
@@ -52,11 +53,11 @@ class Server:
         self._gate = Gate()
         admission = Admission(limits.max_running, limits.max_queued)
         threads = limits.max_running + limits.max_queued + SPARE_THREADS
+        self._reading = Reading()
         auth = Auth(Tokens(Path(limits.auth.tokens), set(services))) if limits.auth.tokens else None
         self._server = grpc.server(
-            # As many again for requests that are on their way; see `Reading`.
-            futures.ThreadPoolExecutor(2 * threads, thread_name_prefix="rpc"),
-            interceptors=[Reading(threads), Guard(self._gate), *([auth] if auth else []), *_rate(limits)],
+            futures.ThreadPoolExecutor(threads + READING, thread_name_prefix="rpc"),
+            interceptors=[self._reading, Guard(self._gate), *([auth] if auth else []), *_rate(limits)],
             options=channel_options(limits),
             maximum_concurrent_rpcs=MAX_CALLS,
         )
@@ -95,6 +96,7 @@ class Server:
         # Replies already computed leave with this; only what was cut is cancelled by it.
         self._server.stop(0 if cut else CUT_GRACE_S).wait()
         self._gate.wait_empty(CUT_GRACE_S)
+        self._reading.close()
         release(self.address)
         return cut
 

