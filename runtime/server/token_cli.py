@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = """\
 examples:
-  trocar token add planning-system --scope planning > client.token && chmod 600 client.token
+  (umask 077; trocar token add planning-system --scope planning > client.token)
   trocar token add theatre-3 --scope video --scope inference/ModelInfer --days 365
   trocar token add monitor                               health and reflection, nothing else
   trocar token list
