@@ -16,7 +16,7 @@ export CMAKE_BUILD_PARALLEL_LEVEL ?= $(shell nproc 2>/dev/null || echo 2)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help env build demo test sanitize gpu testtrain check ruff types imports clang-format stubs-current pytest stubs dev picture clean
+.PHONY: help env build demo test sanitize gpu testtrain testray check ruff types imports clang-format stubs-current pytest stubs dev picture clean
 say = @printf '==> %s\n' "$(1)"
 
 help: ## list the targets
@@ -37,6 +37,12 @@ testtrain: $(TOOLS) ## the tests that need torch, which the train extra brings
 	@$(PIP) install "$$(echo build/wheel/*.whl)[train]"
 	$(call say,pytest: training and export)
 	@$(BIN)/pytest tests/training tests/planners/tpgan tests/video/annotator tests/export
+
+testray: $(TOOLS) ## the tests of serving on a Ray cluster, which the ray extra brings
+	$(call say,pip install: the ray extra)
+	@$(PIP) install "$$(echo build/wheel/*.whl)[ray]"
+	$(call say,pytest: a cluster of three nodes)
+	@$(BIN)/pytest tests/runtime/server/cluster tests/integration/test_ray.py
 
 pytest: $(TOOLS)
 	$(call say,pytest: the installed wheel)
