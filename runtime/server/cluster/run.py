@@ -41,7 +41,13 @@ def deploy(config: Config, *, replicas: int, cluster: str = "") -> str:
     from trocar.runtime.server.cluster.worker import Worker
 
     if not ray.is_initialized():
-        ray.init(address=cluster or None, include_dashboard=False, log_to_driver=False, namespace=APPLICATION)
+        ray.init(
+            address=cluster or None,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level="warning",
+            namespace=APPLICATION,
+        )
     routes = f"{add_routes.__module__}.{add_routes.__name__}"
     serve.start(
         proxy_location="HeadOnly",
