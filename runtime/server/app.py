@@ -53,10 +53,11 @@ class Server:
         self._gate = Gate()
         admission = Admission(limits.max_running, limits.max_queued)
         threads = limits.max_running + limits.max_queued + SPARE_THREADS
+        self._pool = futures.ThreadPoolExecutor(threads + READING, thread_name_prefix="rpc")
         self._reading = Reading()
         auth = Auth(Tokens(Path(limits.auth.tokens), set(services))) if limits.auth.tokens else None
         self._server = grpc.server(
-            futures.ThreadPoolExecutor(threads + READING, thread_name_prefix="rpc"),
+            self._pool,
             interceptors=[self._reading, Guard(self._gate), *([auth] if auth else []), *_rate(limits)],
             options=channel_options(limits),
             maximum_concurrent_rpcs=MAX_CALLS,
@@ -99,6 +100,14 @@ class Server:
         self._reading.close()
         release(self.address)
         return cut
+
+    def responsive(self, timeout_s: float) -> bool:
+        """Whether a thread that serves requests is free, or becomes so in time."""
+        try:
+            self._pool.submit(lambda: None).result(timeout_s)
+        except (TimeoutError, RuntimeError):  # RuntimeError: the pool has ended
+            return False
+        return True
 
     def hurry(self) -> None:
         """End a drain's grace now."""

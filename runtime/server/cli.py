@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from trocar.runtime.command import Command
-from trocar.runtime.config import Config, ServerConfig, load_config
-from trocar.runtime.errors import DeadlineExceeded
+from trocar.runtime.config import AuthConfig, Config, ServerConfig, TlsConfig, load_config
+from trocar.runtime.errors import DeadlineExceeded, InvalidInput
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -80,6 +80,21 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="KEY",
         help="refuse models that no key of this file (PEM, public) signed, or that changed since",
     )
+    parser.add_argument(
+        "--engine",
+        choices=("grpc", "ray"),
+        default="grpc",
+        help="ray: the unary calls behind Ray Serve's proxy, on a cluster (%(default)s)",
+    )
+    parser.add_argument(
+        "--replicas", type=int, default=2, metavar="N", help="workers of --engine ray (%(default)s)"
+    )
+    parser.add_argument(
+        "--ray-address",
+        default="",
+        metavar="ADDR",
+        help="a Ray cluster that runs (default: one on this machine)",
+    )
     group = parser.add_argument_group("who may call")
     group.add_argument("--tls-cert", metavar="FILE", help="the server's certificate and chain, PEM")
     group.add_argument("--tls-key", metavar="FILE", help="its private key, PEM")
@@ -100,12 +115,15 @@ def run(args: argparse.Namespace) -> int:
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from trocar.runtime.server.allocator import keep_large_buffers
     from trocar.runtime.server.app import Server
+    from trocar.runtime.server.notify import keep_alive, notify
     from trocar.runtime.server.services import find_services
 
     keep_large_buffers()
     config = load_config(args.config) if args.config else Config()
     config = replace(config, server=_with_options(config.server, args))
     _log_to_stderr(config.server.log_level)
+    if args.engine == "ray":
+        return _serve_on_ray(config, args)
     # Blocked before any thread starts, so that every thread leaves them to sigwait below.
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     server = Server(config, find_services())
@@ -120,8 +138,11 @@ def run(args: argparse.Namespace) -> int:
     print(f"listening on {server.address.target}", file=sys.stderr, flush=True)
     if args.json:
         print(json.dumps({"listening": server.address.target}), flush=True)
+    notify(f"READY=1\nSTATUS=listening on {server.address.target}")
+    keep_alive(server.responsive)
 
     signal.sigwait(STOP_SIGNALS)
+    notify("STOPPING=1\nSTATUS=finishing what is in flight")
     print("draining: finishing what is in flight, taking nothing new", file=sys.stderr, flush=True)
     threading.Thread(target=_hurry_on_signal, args=(server.hurry,), daemon=True).start()
     cut = server.drain()
@@ -149,6 +170,34 @@ def _with_options(config: ServerConfig, args: argparse.Namespace) -> ServerConfi
             insecure=args.insecure,
         ),
     )
+
+
+def _serve_on_ray(config: Config, args: argparse.Namespace) -> int:
+    """Serve from a cluster until SIGTERM or SIGINT."""
+    server = config.server
+    if server.tls != TlsConfig() or server.auth != AuthConfig():
+        raise InvalidInput(
+            "--engine ray: expected no TLS and no tokens, which Ray's proxy does not have, got some"
+        )
+    if not server.insecure:
+        raise InvalidInput(
+            "--engine ray: expected --insecure with it: Ray's proxy listens on every address without TLS"
+        )
+    from trocar.runtime.server.cluster.run import deploy, end
+
+    print("starting the cluster's workers", file=sys.stderr, flush=True)
+    target = deploy(config, replicas=args.replicas, cluster=args.ray_address)
+    # Not blocked as above: what Ray starts would inherit that and could not be ended.
+    stopped = threading.Event()
+    for number in STOP_SIGNALS:
+        signal.signal(number, lambda *_: stopped.set())
+    print(f"listening on {target}", file=sys.stderr, flush=True)
+    if args.json:
+        print(json.dumps({"listening": target}), flush=True)
+    stopped.wait()
+    print("draining: finishing what is in flight, taking nothing new", file=sys.stderr, flush=True)
+    end()
+    return 0
 
 
 def _hurry_on_signal(hurry: Callable[[], None]) -> None:
