@@ -140,7 +140,7 @@ def complete_case(
         No target, or an empty structure.
     """
     parts = dict(structures)
-    notes = list(assumptions)
+    notes, derived = list(assumptions), {}
     require(bool({"ctv", "ptv"} & parts.keys()), "no target structure (prostate, CTV or PTV)")
     for part in parts.values():
         extent_mm(part)  # refuses an empty one
@@ -151,16 +151,18 @@ def complete_case(
         )
     if "ptv" not in parts:
         parts["ptv"] = expand(parts["ctv"], PTV_MARGINS_MM, name="PTV (derived)", role="ptv")
-        notes.append(
+        derived["ptv"] = (
             f"No PTV was contoured: the CTV ({slab_volume_cc(parts['ctv']):.1f} cc) was grown by 3 mm, 0 mm "
             f"posterior, to {slab_volume_cc(parts['ptv']):.1f} cc."
         )
+        notes.append(derived["ptv"])
     if "urethra" not in parts:
         parts["urethra"], x_mm, y_mm = _assumed_urethra(parts["ctv"])
-        notes.append(
+        derived["urethra"] = (
             f"No urethra was contoured: a straight tube of {ASSUMED_URETHRA_MM:g} mm diameter along z "
             f"through the CTV's centroid (x = {x_mm:.1f}, y = {y_mm:.1f} mm) was assumed."
         )
+        notes.append(derived["urethra"])
     if "rectum" not in parts:
         notes.append("No rectum was contoured: rectal dose was not checked.")
     if "bladder" not in parts:
@@ -172,7 +174,7 @@ def complete_case(
             f"The PTV ({ptv_cc:.1f} cc) is smaller than the CTV ({ctv_cc:.1f} cc); both were used as drawn."
         )
     ordered = {role: parts[role] for role in ROLES if role in parts}
-    return Case(name, ordered, tuple(notes), input_sha256, phantom_seed)
+    return Case(name, ordered, tuple(notes), input_sha256, phantom_seed, derived=derived)
 
 
 def _assumed_urethra(ctv: Structure) -> tuple[Structure, float, float]:
