@@ -6,7 +6,7 @@ import argparse
 import json
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -18,6 +18,7 @@ from trocar.runtime.command import Command
 from trocar.runtime.errors import InvalidInput
 
 if TYPE_CHECKING:
+    from trocar.planners.io.dicom_send import Peer
     from trocar.planners.requests import CaseInput, Settings
 
 PLAN_EXAMPLES = """\
@@ -27,6 +28,8 @@ examples:
   trocar plan RTSTRUCT.dcm --role ctv=GTV_prostate       contours from a planning system
   trocar plan labels.nrrd --labels ctv=1,urethra=3
   trocar plan patient.seg.nrrd --server 127.0.0.1:8001 --budget-ms 2000 --json
+  trocar plan RTSTRUCT.dcm -o out/ --dicom               an RTPLAN, an RTDOSE, an RTSTRUCT of what was derived
+  trocar plan RTSTRUCT.dcm --send 10.0.0.5:11112 --aec PACS --aet TROCAR
 
 The same --moves, --seed and --chains give the same plan, in process and from a server.
 exit codes: 0 acceptable, 1 not acceptable (the findings say why), 2 bad input, 3 internal or no server
@@ -91,7 +94,7 @@ def _configure_plan(parser: argparse.ArgumentParser) -> None:
         help="a file of public keys: refuse a network that none signed",
     )
     options.add_run(parser)
-    parser.add_argument("--dicom", action="store_true", help="with -o: an RTPLAN and an RTDOSE too")
+    options.add_dicom(parser)
 
 
 def _run_plan(args: argparse.Namespace) -> int:
@@ -115,7 +118,13 @@ def _run_plan(args: argparse.Namespace) -> int:
     )
     if args.dicom and not args.output:
         raise InvalidInput("--dicom: expected -o DIR with it, got none")
-    artifacts = (OUTPUTS + DICOM_OUTPUTS * args.dicom) if args.output else ()
+    peer = options.peer_of(args)
+    if peer is not None:
+        from trocar.planners.io.dicom_send import check_peer
+
+        # A peer that is not there shall not cost a search.
+        check_peer(peer)
+    artifacts = OUTPUTS * bool(args.output) + DICOM_OUTPUTS * (args.dicom or peer is not None)
     with progress_bar("planning") as progress:
         if args.server:
             from trocar.planners.servicer import client
@@ -137,7 +146,26 @@ def _run_plan(args: argparse.Namespace) -> int:
                     progress=progress,
                     stop=stop,
                 )
-    return _finish(args, *answer)
+    document, files = answer
+    code = _finish(args, document, files if args.dicom else _without(files, DICOM_OUTPUTS))
+    # What is computed is shown and written by now, whatever becomes of the sending.
+    if peer is not None:
+        _send(peer, {name: files[name] for name in DICOM_OUTPUTS if name in files})
+    return code
+
+
+def _without(files: Mapping[str, bytes], names: Sequence[str]) -> dict[str, bytes]:
+    return {name: content for name, content in files.items() if name not in names}
+
+
+def _send(peer: Peer, files: Mapping[str, bytes]) -> None:
+    from trocar.planners.io.dicom_send import send
+
+    def say(line: str) -> None:
+        print(line, file=sys.stderr)
+
+    for warning in send(peer, files, progress=say):
+        say(f"warning: {warning}")
 
 
 @contextmanager

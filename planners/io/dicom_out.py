@@ -113,7 +113,7 @@ def rtdose_bytes(result: PlanResult) -> bytes:
 
 
 def _dvhs(result: PlanResult) -> Any:
-    """The DVHs of structures in the set that is referred to; with an input that is not where derived ones are."""
+    """The DVHs of structures in the set that is referred to: an input's does not have the derived ones."""
     given = input_structure_set(result)
     names = given.roi_names if given else {n: one.name for n, one in written_structures(result).items()}
     numbers = {name: number for number, name in names.items()}

@@ -160,7 +160,9 @@ def _contours(structure: Structure, given: Identity | None) -> Iterator[Any]:
 
 def _image_at(z_mm: float, given: Identity | None) -> tuple[str, str] | None:
     """Return the image of a plane, where the input says one."""
-    near = [image for at, image in (given.image_at if given else {}).items() if abs(at - z_mm) <= SAME_PLANE_MM]
+    near = [
+        image for at, image in (given.image_at if given else {}).items() if abs(at - z_mm) <= SAME_PLANE_MM
+    ]
     return near[0] if near else None
 
 
