@@ -87,8 +87,8 @@ def add_dicom(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--dicom",
         action="store_true",
-        help="with -o: plan.dcm (RTPLAN), dose.dcm (RTDOSE) and, where structures were derived or the case is "
-        "no DICOM, structures.dcm (RTSTRUCT) too",
+        help="with -o: plan.dcm (RTPLAN), dose.dcm (RTDOSE) and, where structures were derived or the case "
+        "is no DICOM, structures.dcm (RTSTRUCT) too",
     )
     group.add_argument(
         "--send",

@@ -129,20 +129,17 @@ def structure_set(result: PlanResult) -> Any:
 
 
 def own_uid(result: PlanResult, what: str) -> str:
-    """Make the UID of an object: the case's for what all its plans share, else the plan's and its proof's."""
+    """Make a UID: study and frame are the case's, all else belongs to one proof of one plan.
+
+    Objects that differ at all need UIDs that differ: an archive keeps the first of equal ones.
+    """
     own: dict[str, object] = {"case": result.case.input_sha256, "name": result.case.name, "what": what}
-    if what.startswith("structures"):
-        # Other roles or another version may derive other structures of the same file.
-        own |= {"version": version("trocar"), "roles": _names(result), "derived": dict(result.case.derived)}
-    elif what not in ("study", "frame"):
-        own |= {"version": version("trocar"), "plan": plan_document(result.plan)}
-        own |= {"protocol": result.protocol.key, "grid": repr(result.anatomy.grid)}
+    if what not in ("study", "frame"):
+        own |= {"version": version("trocar"), "created": str(result.provenance["created"])}
+        own |= {"plan": plan_document(result.plan), "protocol": result.protocol.key}
+        own["grid"] = repr(result.anatomy.grid)
     digest = hashlib.sha256(json.dumps(own, sort_keys=True).encode()).digest()
     return UUID_ROOT + str(int.from_bytes(digest[:16], "big"))
-
-
-def _names(result: PlanResult) -> Iterable[tuple[str, str]]:
-    return [(role, structure.name) for role, structure in result.case.structures.items()]
 
 
 def _marked_id(result: PlanResult) -> str:

@@ -1,4 +1,4 @@
-"""The structures of a plan as a DICOM RT Structure Set: what was derived, or all where the input was no DICOM."""
+"""A plan's structures as a DICOM RT Structure Set: what was derived, or all where the input was no DICOM."""
 
 from __future__ import annotations
 
@@ -160,10 +160,8 @@ def _contours(structure: Structure, given: Identity | None) -> Iterator[Any]:
 
 def _image_at(z_mm: float, given: Identity | None) -> tuple[str, str] | None:
     """Return the image of a plane, where the input says one."""
-    near = [
-        image for at, image in (given.image_at if given else {}).items() if abs(at - z_mm) <= SAME_PLANE_MM
-    ]
-    return near[0] if near else None
+    images = given.image_at if given else {}
+    return next((image for at, image in images.items() if abs(at - z_mm) <= SAME_PLANE_MM), None)
 
 
 def _study(series: ImageSeries) -> Any:

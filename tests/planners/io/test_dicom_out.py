@@ -1,4 +1,4 @@
-"""RT Plan and RT Dose as written: read back, tied to what they came from. Other tools: test_dicom_tools.py."""
+"""RT Plan and RT Dose as written: read back, tied to what they came from. Other tools: test_dicom_peers."""
 
 import io
 import math
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pydicom.datadict import dictionary_VR
 
 from trocar.planners.io.dicom_out import rtdose_bytes, rtplan_bytes
-from trocar.planners.io.dicom_write import decimal
+from trocar.planners.io.dicom_write import decimal, own_uid
 from trocar.planners.io.rtdose import read_rtdose
 from trocar.planners.io.rtplan import read_rtplan
 from trocar.planners.io.rtstruct_out import rtstruct_bytes
@@ -140,7 +140,7 @@ def test_every_reference_leads_somewhere(which, request, patient_rtstruct):
     assert {int(one.ReferencedSourceNumber) for one in channels} == sources
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(
     st.lists(st.tuples(MM, MM, st.lists(MM, min_size=1, max_size=4)), min_size=1, max_size=3),
     st.floats(1e-3, 1e3),
@@ -176,7 +176,7 @@ def test_every_decimal_string_fits(phantom, places, strength_u, prescription_gy,
 
 def _raw(dataset):
     """The bytes of each decimal-string element, as they stand in the file."""
-    for tag in dataset.keys():
+    for tag in tuple(dataset.keys()):
         element = dataset.get_item(tag)
         vr = element.VR or dictionary_VR(tag)
         if vr == "DS" and element.value:
@@ -186,10 +186,20 @@ def _raw(dataset):
                 yield from _raw(item)
 
 
-def test_the_same_plan_has_the_same_uids_and_another_proof_has_others(phantom):
-    again = {name: str(one.SOPInstanceUID) for name, one in _written(phantom).items()}
-    assert {name: str(one.SOPInstanceUID) for name, one in _written(phantom).items()} == again
+def test_what_differs_has_other_uids(phantom):
+    """An archive keeps the first object of a UID, and drops the next."""
+
+    def uids(result):
+        return {own_uid(result, what) for what in ("structures", "plan", "dose")}
+
+    assert len(uids(phantom)) == 3
+    assert uids(phantom) == uids(replace(phantom))
     coarser = replace(phantom.anatomy.grid, spacing_zyx_mm=(2.0, 2.0, 2.0))
-    other = replace(phantom, anatomy=replace(phantom.anatomy, grid=coarser))
-    assert str(_written(other)["dose.dcm"].SOPInstanceUID) != again["dose.dcm"]
-    assert str(_written(other)["structures.dcm"].SOPInstanceUID) == again["structures.dcm"]
+    later = {**phantom.provenance, "created": "2026-01-31T12:00:00+00:00"}
+    for other in (
+        replace(phantom, anatomy=replace(phantom.anatomy, grid=coarser)),
+        replace(phantom, provenance=later),
+        replace(phantom, plan=replace(phantom.plan, strength_u=0.5)),
+    ):
+        assert not uids(other) & uids(phantom)
+        assert own_uid(other, "frame") == own_uid(phantom, "frame")

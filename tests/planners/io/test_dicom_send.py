@@ -172,7 +172,7 @@ def test_a_peer_that_is_no_dicom_node():
 def test_the_time_bounds_a_peer_that_answers_nothing():
     stop = threading.Event()
     with listener(lambda _: stop.wait(60)) as peer:
-        refused(replace(peer, timeout_s=1.0), "did not end within 1 s|aborted")
+        refused(replace(peer, timeout_s=1.0), "did not end within 1 s")
         stop.set()
 
 
@@ -189,12 +189,12 @@ def test_the_time_bounds_a_peer_that_stalls_in_the_middle(files):
     assert said.endswith("stored: none; not stored: structures.dcm, plan.dcm, dose.dcm")
 
 
-def test_no_thread_is_left_behind(files):
+def test_no_thread_is_left_behind():
     """A thread of pynetdicom's that waits would keep the command from ending."""
     stop = threading.Event()
     with listener(lambda _: stop.wait(60)) as peer:
         before = set(threading.enumerate())
-        refused(replace(peer, timeout_s=1.0), "")
+        refused(replace(peer, timeout_s=1.0), "did not end")
         until = time.monotonic() + 30
         while [one for one in threading.enumerate() if one not in before and not one.daemon]:
             assert time.monotonic() < until
