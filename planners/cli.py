@@ -8,7 +8,6 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -243,27 +242,31 @@ def _run_evaluate(args: argparse.Namespace) -> int:
 def _run_against_rtdose(
     args: argparse.Namespace, case: CaseInput, settings: Settings, plan_file: bytes
 ) -> int:
-    from trocar.planners import local
     from trocar.planners.files import MAX_CASE_BYTES, read_bytes
-    from trocar.planners.stated import show_lines
+    from trocar.planners.show import progress_bar, show_stated
 
-    if args.server or args.output:
-        raise InvalidInput("--rtdose: expected neither --server nor --output with it, got one")
-    try:
-        treated = datetime.fromisoformat(args.treated) if args.treated else None
-    except ValueError as error:
-        raise InvalidInput(
-            f"--treated: expected a date such as 2026-01-31T12:00, got {args.treated!r}"
-        ) from error
-    if treated is not None and treated.tzinfo is not None:
-        raise InvalidInput("--treated: expected a local time, as DICOM has it, got one with a time zone")
+    for name in ("output", "protocol", "strength_u", "template", "planes"):
+        if getattr(args, name) is not None:
+            option = name.replace("_", "-")
+            raise InvalidInput(f"--{option}: expected none with --rtdose, whose plan has its own, got one")
     dose_file = read_bytes(args.rtdose, "rtdose", MAX_CASE_BYTES)
-    document = local.evaluate_rtdose(case, settings, plan_file, dose_file, treated=treated)
+    asked = {"treated": args.treated or ""}
+    with progress_bar("evaluating"):
+        if args.server:
+            from trocar.planners.servicer import client
+
+            document = client.evaluate_rtdose(
+                args.server, case, settings, plan_file, dose_file, timeout_s=args.timeout_s, **asked
+            )
+        else:
+            from trocar.planners import local
+
+            document = local.evaluate_rtdose(case, settings, plan_file, dose_file, **asked)
     if args.json:
         json.dump(document, sys.stdout, allow_nan=False)
         print()
     else:
-        print("\n".join(show_lines(document)))
+        show_stated(document)
     return 0 if document["validity"]["acceptable"] else 1
 
 

@@ -18,7 +18,7 @@ from trocar.planners.types import require
 from trocar.runtime.errors import Unavailable
 
 if TYPE_CHECKING:
-    from pynetdicom import Association
+    from pynetdicom.association import Association
 
 VERIFICATION = "1.2.840.10008.1.1"
 STORED = {RT_STRUCTURE_SET: "RTSTRUCT", RT_PLAN: "RTPLAN", RT_DOSE: "RTDOSE"}
@@ -155,7 +155,12 @@ def _associated(peer: Peer) -> Iterator[Association]:
     for sop_class in (VERIFICATION, *STORED):
         entity.add_requested_context(sop_class, [EXPLICIT_LITTLE, IMPLICIT_LITTLE])
     late = threading.Event()
-    timer = threading.Timer(peer.timeout_s, lambda: (late.set(), _shut(connections)))
+
+    def give_up() -> None:
+        late.set()
+        _shut(connections)
+
+    timer = threading.Timer(peer.timeout_s, give_up)
     timer.daemon = True
     timer.start()
     try:

@@ -48,6 +48,7 @@ def add_decimals(target: Any, keyword: str, texts: Iterable[str]) -> None:
     from pydicom.dataelem import DataElement
 
     tag = tag_for_keyword(keyword)
+    assert tag is not None
     target.add(DataElement(tag, "DS", "\\".join(texts), already_converted=True))
 
 

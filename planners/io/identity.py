@@ -46,9 +46,9 @@ def read_identity(data: bytes) -> Identity:
 
 
 def _uid(item: Any, keyword: str) -> str:
-    """Return a UID, or nothing where the text is none (PS3.5, 9.1)."""
+    """Return a UID, or nothing where the text is none; those of anonymisers may have leading zeros."""
     found = str(item.get(keyword) or "")
-    return found if re.fullmatch(r"(0|[1-9]\d*)(\.(0|[1-9]\d*))+", found) and len(found) <= 64 else ""
+    return found if re.fullmatch(r"\d+(\.\d+)+", found, re.ASCII) and len(found) <= 64 else ""
 
 
 def _reference(item: Any) -> tuple[str, str] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
 
@@ -14,6 +14,7 @@ from trocar.runtime.server.interceptors import error_of
 from trocar.v1 import planning_pb2, planning_pb2_grpc
 
 Answer = tuple[dict[str, Any], dict[str, bytes]]
+Reply = TypeVar("Reply")
 
 # Requests and replies are bounded by the server; a reply with its pictures passes gRPC's 4 MB default.
 CHANNEL_OPTIONS = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1))
@@ -51,7 +52,8 @@ def plan(
         search=messages.search_message(search),
         artifacts=artifacts,
     )
-    return _call(server, lambda stub: stub.Plan(request, timeout=timeout_s), artifacts)
+    reply = _call(server, lambda stub: stub.Plan(request, timeout=timeout_s))
+    return messages.read_reply(reply, artifacts)
 
 
 def evaluate(
@@ -74,21 +76,32 @@ def evaluate(
         dose_grid_mm=dose_grid_mm,
         artifacts=artifacts,
     )
-    return _call(server, lambda stub: stub.Evaluate(request, timeout=timeout_s), artifacts)
+    reply = _call(server, lambda stub: stub.Evaluate(request, timeout=timeout_s))
+    return messages.read_reply(reply, artifacts)
 
 
-def _call(
+def evaluate_rtdose(
     server: str,
-    call: Callable[[planning_pb2_grpc.PlanningServiceStub], planning_pb2.PlanReply],
-    artifacts: Sequence[str],
-) -> Answer:
+    case: CaseInput,
+    settings: Settings,
+    plan_file: bytes,
+    dose_file: bytes,
+    *,
+    treated: str = "",
+    timeout_s: float | None = None,
+) -> dict[str, Any]:
+    """Call `PlanningService.EvaluateDose`; as `trocar.planners.local.evaluate_rtdose`."""
+    request = messages.dose_message(case, settings, plan_file, dose_file, treated)
+    return messages.document_of(_call(server, lambda stub: stub.EvaluateDose(request, timeout=timeout_s)))
+
+
+def _call(server: str, call: Callable[[planning_pb2_grpc.PlanningServiceStub], Reply]) -> Reply:
     with grpc.insecure_channel(server, options=CHANNEL_OPTIONS) as channel:
         try:
-            reply = call(planning_pb2_grpc.PlanningServiceStub(channel))
+            return call(planning_pb2_grpc.PlanningServiceStub(channel))
         except grpc.RpcError as error:
             code, details = error.code(), error.details() or ""
             raised = error_of(code, details)
             if isinstance(raised, Unavailable):
                 raised = Unavailable(f"no server at {server}: {details}")
             raise raised from error
-    return messages.read_reply(reply, artifacts)
