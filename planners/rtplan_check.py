@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from trocar.planners.dose.source import SourceModel, source_keys
-from trocar.planners.io.roles import normalised
 from trocar.planners.io.rtplan import BrachyPlan, BrachySource
 from trocar.planners.protocol import same_isotope
 from trocar.planners.types import Case, Finding, require
@@ -83,10 +83,18 @@ def _source(named: BrachySource, source: SourceModel) -> Iterator[tuple[str, str
 
 
 def _same_model(name: str, source: SourceModel) -> bool:
-    """Whether a name such as `OncoSeed 6711` or `6711` may be that of a source."""
-    said = normalised(name)
-    if said == normalised(source.key[:MODEL_ID_CHARACTERS]):
+    """Whether a name such as `OncoSeed 6711` may be that of a source: a model number is in both."""
+    if name == source.key[:MODEL_ID_CHARACTERS]:
         return True
-    return len(said) >= 3 and any(
-        said in known or known in said for known in (normalised(source.key), normalised(source.name))
-    )
+    return bool(_numbers(name, source) & _numbers(f"{source.key} {source.name}", source))
+
+
+def _numbers(text: str, source: SourceModel) -> set[str]:
+    """Words with a digit, those of the isotope aside."""
+    words = re.findall(r"[a-z0-9]+", text.lower())
+    mass = re.sub(r"\D", "", source.isotope)
+    return {
+        one
+        for one in words
+        if re.search(r"\d", one) and one != mass and not same_isotope(one, source.isotope)
+    }

@@ -40,7 +40,7 @@ trap 'exit 1' INT TERM
 
 apt() {
     # A network that is not there shall cost seconds, not minutes.
-    timeout 300 $as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -o Acquire::Retries=1 \
+    timeout 180 $as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -o Acquire::Retries=1 \
         -o Acquire::http::Timeout=15 -o DPkg::Lock::Timeout=60 "$@" >/dev/null 2>&1 </dev/null
 }
 

@@ -1,16 +1,20 @@
 """DICOM out of a server, and back into it."""
 
+import json
+
 import pytest
 
+from trocar.planners import local
 from trocar.planners.requests import DICOM_OUTPUTS, CaseInput, Search, Settings
 from trocar.planners.servicer import client
+from trocar.runtime.errors import InvalidInput
 
 
 def test_a_plan_leaves_as_dicom_and_comes_back(server):
     case, asked = CaseInput(phantom_seed=4), Settings()
     search = Search(moves=2000, chains=1, start="random")
     planned, files = client.plan(server.target, case, asked, search, artifacts=DICOM_OUTPUTS, timeout_s=60)
-    assert sorted(files) == sorted(DICOM_OUTPUTS)
+    assert list(files) == list(DICOM_OUTPUTS)
     proved, _ = client.evaluate(server.target, case, asked, files["plan.dcm"], timeout_s=60)
     assert proved["seeds"] == planned["seeds"]
     assert proved["metrics"]["ctv"]["d90_gy"] == pytest.approx(planned["metrics"]["ctv"]["d90_gy"], rel=0.01)
@@ -23,3 +27,47 @@ def test_the_command_line_writes_dicom_where_asked(trocar, tmp_path):
     trocar(*plan, "-o", tmp_path / "without")
     assert (tmp_path / "with" / "plan.dcm").read_bytes()[128:132] == b"DICM"
     assert not (tmp_path / "without" / "plan.dcm").exists()
+
+
+def test_a_plans_own_source_is_taken_and_its_frame_is_said(server):
+    """A plan of palladium comes back as one, under a protocol of iodine: the protocol's rule fails."""
+    case, search = CaseInput(phantom_seed=4), Search(moves=2000, chains=1, start="random")
+    asked = Settings(protocol="ldr-pd103-125")
+    files = client.plan(server.target, case, asked, search, artifacts=("plan.dcm",), timeout_s=60)[1]
+    proved, _ = client.evaluate(server.target, case, asked, files["plan.dcm"], timeout_s=60)
+    assert proved["plan"]["source"] == "pd103-theragenics200"
+    said = {one["rule"]: one for one in proved["validity"]["findings"]}
+    assert said["plan_frame"]["severity"] == "warn"
+    with pytest.raises(InvalidInput, match="expected seeds of I-125, as i125-6711 is, got Pd-103"):
+        client.evaluate(
+            server.target, case, Settings(source="i125-6711", strength_u=0.5), files["plan.dcm"], timeout_s=60
+        )
+
+
+def test_an_hdr_dose_is_compared_on_a_server_as_here(server, shared_dir):
+    folder = shared_dir / "cases" / "hdr_phantom"
+    structures, plan, dose = ((folder / f"{name}001.dcm").read_bytes() for name in ("SS", "PL", "DO"))
+    case, asked = CaseInput(name="hdr", rtstruct=structures), Settings(source="ir192-gammamedplus")
+    there = client.evaluate_rtdose(server.target, case, asked, plan, dose, timeout_s=120)
+    here = local.evaluate_rtdose(case, asked, plan, dose)
+    assert there == json.loads(json.dumps(here))
+    assert abs(there["comparison"]["median_pct"]) <= 0.6
+    with pytest.raises(InvalidInput, match="expected --source"):
+        client.evaluate_rtdose(server.target, case, Settings(), plan, dose, timeout_s=60)
+
+
+def test_an_hdr_comparison_that_cannot_be_is_one_line(server, trocar, tmp_path):
+    """Without a real plan at hand: what is no DICOM, no date, or an option that the plan decides."""
+    (tmp_path / "junk").write_bytes(b"junk")
+    files = ("evaluate", "phantom:4", tmp_path / "junk", "--rtdose", tmp_path / "junk")
+    source = ("--source", "ir192-gammamedplus")
+    for more, message in (
+        ((*source, "--server", server.target), "expected a DICOM RTSTRUCT as the case"),
+        ((*source, "--server", server.target, "--treated", "soon"), "expected a date"),
+        (("--server", server.target), "expected --source"),
+        ((*source, "--strength-u", "0.5"), "--strength-u: expected none with --rtdose"),
+    ):
+        done = trocar(*files, *more)
+        assert (done.returncode, done.stdout) == (2, "")
+        (line,) = done.stderr.splitlines()
+        assert message in line

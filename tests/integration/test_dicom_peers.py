@@ -225,7 +225,17 @@ def test_orthanc_stores_what_storescu_sends_and_returns_it(orthanc, every_file):
 
 def test_orthanc_stores_what_the_command_sends_of_a_server(orthanc, trocar, server, rtstruct_file, tmp_path):
     port, url = orthanc
-    to = ("--send", f"127.0.0.1:{port}", "--aec", "ORTHANC", "--aet", "TROCAR", "--dicom", "-o", tmp_path / "out")
+    to = (
+        "--send",
+        f"127.0.0.1:{port}",
+        "--aec",
+        "ORTHANC",
+        "--aet",
+        "TROCAR",
+        "--dicom",
+        "-o",
+        tmp_path / "out",
+    )
     done = trocar("plan", rtstruct_file, *QUICK, "--server", server.target, *to)
     assert done.returncode in (0, 1), done.stderr
     assert [line.split(": ")[0] for line in done.stderr.splitlines()] == list(RT)
