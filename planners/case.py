@@ -72,17 +72,20 @@ def case_from_bytes(
 ) -> Case:
     """Read a case file's bytes; what it is shows in its first bytes, not in its name."""
     require(len(data) > 0, "the case file is empty")
-    identity = None
+    dicom = data[:4] != b"NRRD" and is_dicom(data)
     if data[:4] == b"NRRD":
         found = read_segmentation(data, labels=labels)
-    elif is_dicom(data):
+    elif dicom:
         require(not labels, "--labels is for a label NRRD, this is DICOM")
         found = read_rtstruct(data)
-        identity = read_identity(data)
     else:
         raise InvalidInput(f"the case is neither NRRD nor DICOM: it begins with {data[:8]!r}")
     name = re.sub(r"(\.seg)?\.(nrrd|dcm)$", "", clean_name(filename_hint), flags=re.IGNORECASE)
-    return replace(_cast(found, name, hashlib.sha256(data).hexdigest(), roles), identity=identity)
+    case = _cast(found, name, hashlib.sha256(data).hexdigest(), roles)
+    if not dicom:
+        return case
+    contoured = {one.name for role, one in case.structures.items() if role not in case.derived}
+    return replace(case, identity=read_identity(data, contoured))
 
 
 def case_from_contours(

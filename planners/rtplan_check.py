@@ -91,7 +91,7 @@ def _same_model(name: str, source: SourceModel) -> bool:
 
 def _numbers(text: str, source: SourceModel) -> set[str]:
     """Words with a digit, those of the isotope aside."""
-    words = re.findall(r"[a-z0-9]+", text.lower())
+    words = [one for one in re.findall(r"[a-z0-9]+", text.lower()) if re.search(r"\d", one)]
     mass = re.sub(r"\D", "", source.isotope)
     return {
         one

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -15,8 +15,13 @@ from trocar.planners.types import Identity, ImageSeries
 SEXES = ("M", "F", "O")
 
 
-def read_identity(data: bytes) -> Identity:
+def read_identity(data: bytes, structures: Collection[str] = ()) -> Identity:
     """Read the references of an RT Structure Set. What cannot be one (a UID of letters) counts as absent.
+
+    Parameters
+    ----------
+    structures : names of the structures in use: a file may declare several frames of reference, and theirs
+        is the one that counts; without them the first.
 
     Raises
     ------
@@ -26,23 +31,30 @@ def read_identity(data: bytes) -> Identity:
     with refusing("RTSTRUCT"):
         dataset = open_dicom(data, "RTSTRUCT", RT_STRUCTURE_SET)
         declared = list(dataset.get("ReferencedFrameOfReferenceSequence") or ())
-        frames = [frame for item in (dataset, *declared) if (frame := _uid(item, "FrameOfReferenceUID"))]
-        series = tuple(one for item in declared[:1] for one in _series(item))
-        regions = dataset.get("StructureSetROISequence") or ()
+        frames = [uid for item in (dataset, *declared) if (uid := _uid(item, "FrameOfReferenceUID"))]
+        regions = list(dataset.get("StructureSetROISequence") or ())
+        used = [_uid(one, "ReferencedFrameOfReferenceUID") for one in regions if _name(one) in structures]
+        frame = next(filter(None, (*used, *frames)), "")
+        held = [item for item in declared if _uid(item, "FrameOfReferenceUID") == frame]
+        series = tuple(one for item in held for one in _series(item))
         birth, sex = text(dataset, "PatientBirthDate"), text(dataset, "PatientSex")
         return Identity(
             sop_uid=_uid(dataset, "SOPInstanceUID"),
             study_uid=_uid(dataset, "StudyInstanceUID"),
-            frame_uid=frames[0] if frames else "",
+            frame_uid=frame,
             frame_uids=frozenset(frames),
             patient_name=text(dataset, "PatientName"),
             patient_id=text(dataset, "PatientID"),
             birth_date=birth if re.fullmatch(r"\d{8}", birth) else "",
             sex=sex if sex in SEXES else "",
-            roi_names={int(item.ROINumber): clean_name(str(item.get("ROIName", ""))) for item in regions},
+            roi_names={int(item.ROINumber): _name(item) for item in regions},
             series=series,
             image_at=_images_by_plane(dataset) if series else {},
         )
+
+
+def _name(region: Any) -> str:
+    return clean_name(str(region.get("ROIName", "")))
 
 
 def _uid(item: Any, keyword: str) -> str:

@@ -1,7 +1,9 @@
 """DICOM out of a server, and back into it."""
 
 import json
+from pathlib import Path
 
+import pydicom
 import pytest
 
 from trocar.planners import local
@@ -71,3 +73,17 @@ def test_an_hdr_comparison_that_cannot_be_is_one_line(server, trocar, tmp_path):
         assert (done.returncode, done.stdout) == (2, "")
         (line,) = done.stderr.splitlines()
         assert message in line
+
+
+def test_the_documented_snippet(server, tmp_path, monkeypatch, rtstruct_file):
+    """docs/dicom.md, run as it stands but for the address."""
+    text = (Path(__file__).parents[2] / "docs" / "dicom.md").read_text()
+    code = text.split("```python\n")[1].split("```")[0]
+    assert "127.0.0.1:8001" in code
+    monkeypatch.chdir(tmp_path)
+    Path("RTSTRUCT.dcm").write_bytes(rtstruct_file.read_bytes())
+    exec(compile(code.replace("127.0.0.1:8001", server.target), "docs/dicom.md", "exec"), {})
+    found = {name: pydicom.dcmread(name) for name in DICOM_OUTPUTS}
+    assert found["plan.dcm"].ReferencedStructureSetSequence[0].ReferencedSOPInstanceUID == "1.2.3.4.5"
+    assert found["plan.dcm"].ApprovalStatus == "UNAPPROVED"
+    assert {one.PatientID for one in found.values()} == {"T-8"}
