@@ -41,7 +41,8 @@ examples:
   trocar evaluate patient.seg.nrrd plan.json --dose-grid 0.5 -o out/
   trocar evaluate RTSTRUCT.dcm RTPLAN.dcm                permanent seeds of a planning system
   trocar evaluate RTSTRUCT.dcm RTPLAN.dcm --rtdose RTDOSE.dcm --source ir192-gammamedplus
-                                                         HDR: our dose against the planning system's own
+                                                         HDR: our dose against the planning system's own;
+                                                         with --server too
 
 exit codes: 0 acceptable, 1 not acceptable (the findings say why), 2 bad input, 3 internal or no server
 """

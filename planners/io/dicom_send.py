@@ -144,10 +144,7 @@ def _associated(peer: Peer) -> Iterator[Association]:
     connections: list[socket.socket] = []
 
     def connected(event: Any) -> None:
-        held = event.assoc.dul.socket.socket
-        # pynetdicom would wait forever for a peer that does not read.
-        held.settimeout(peer.timeout_s)
-        connections.append(held)
+        connections.append(event.assoc.dul.socket.socket)
 
     entity = AE(ae_title=peer.calling)
     entity.connection_timeout = min(CONNECT_S, peer.timeout_s)
@@ -157,6 +154,7 @@ def _associated(peer: Peer) -> Iterator[Association]:
     late = threading.Event()
 
     def give_up() -> None:
+        # pynetdicom's own limits leave out a peer that does not read: it would wait for ever.
         late.set()
         _shut(connections)
 

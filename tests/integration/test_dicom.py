@@ -25,6 +25,7 @@ def test_a_plan_leaves_as_dicom_and_comes_back(server):
 def test_the_command_line_writes_dicom_where_asked(trocar, tmp_path):
     plan = ("plan", "phantom:4", "--moves", "2000", "--chains", "1", "--start", "random")
     assert trocar(*plan, "--dicom").returncode == 2
+    assert trocar(*plan, "--send", "nowhere").returncode == 2
     trocar(*plan, "--dicom", "-o", tmp_path / "with")
     trocar(*plan, "-o", tmp_path / "without")
     assert (tmp_path / "with" / "plan.dcm").read_bytes()[128:132] == b"DICM"

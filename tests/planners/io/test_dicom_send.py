@@ -1,5 +1,6 @@
 """Storing at peers that take everything, refuse, stall, leave, or are not there."""
 
+import io
 import socket
 import threading
 import time
@@ -7,6 +8,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
+from pydicom import dcmread
+from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AE, evt
 
@@ -43,11 +46,11 @@ def storage(*, classes=ALL, syntaxes=(ExplicitVRLittleEndian, ImplicitVRLittleEn
         entity.require_called_aet = True
     for one in classes:
         entity.add_supported_context(one, list(syntaxes))
-    given = {"store": store} | handlers
-    events = [(getattr(evt, f"EVT_C_{name.upper()}"), handler) for name, handler in given.items()]
+    given = {"c_store": store} | handlers
+    events = [(getattr(evt, f"EVT_{name.upper()}"), handler) for name, handler in given.items()]
     server = entity.start_server(("127.0.0.1", 0), block=False, evt_handlers=events)
     try:
-        yield Peer("127.0.0.1", server.socket.getsockname()[1], title or "ANY-SCP", "TROCAR", 20.0), taken
+        yield Peer("127.0.0.1", server.socket.getsockname()[1], title or "ANY-SCP", "TROCAR", 120.0), taken
     finally:
         server.shutdown()
 
@@ -68,17 +71,13 @@ def listener(serve):
 
         thread = threading.Thread(target=accept, daemon=True)
         thread.start()
-        yield Peer("127.0.0.1", listening.getsockname()[1], "ANY-SCP", "TROCAR", 20.0)
+        yield Peer("127.0.0.1", listening.getsockname()[1], "ANY-SCP", "TROCAR", 120.0)
         listening.shutdown(socket.SHUT_RDWR)
     thread.join(10)
 
 
 @pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
 def test_a_peer_gets_what_was_written(files, syntax):
-    import io
-
-    from pydicom import dcmread
-
     lines = []
     with storage(syntaxes=[syntax]) as (peer, taken):
         check_peer(peer)
@@ -99,7 +98,7 @@ def refused(peer, message, files=None):
 def test_nobody_there():
     with socket.create_server(("127.0.0.1", 0)) as gone:
         port = gone.getsockname()[1]
-    peer = Peer("127.0.0.1", port, "ANY-SCP", "TROCAR", 20.0)
+    peer = Peer("127.0.0.1", port, "ANY-SCP", "TROCAR", 120.0)
     refused(peer, f"no DICOM node at 127.0.0.1:{port}: connection refused")
     refused(replace(peer, host="no-such-host.invalid"), "no-such-host")
 
@@ -120,13 +119,11 @@ def test_a_refused_presentation_context(files):
 
 
 def test_an_echo_that_fails():
-    with storage(echo=lambda _: 0x0122) as (peer, _):
+    with storage(c_echo=lambda _: 0x0122) as (peer, _):
         refused(peer, "expected its C-ECHO to succeed, got status 0x0122, SOP class not supported")
 
 
 def _with(status, comment=""):
-    from pydicom.dataset import Dataset
-
     answer = Dataset()
     answer.Status = status
     if comment:
@@ -143,13 +140,13 @@ def test_a_failed_store_says_what_was_stored(files, status, words):
         plan = event.dataset.SOPClassUID == RT_PLAN
         return _with(status, "no\x07 room") if plan else 0x0000
 
-    with storage(store=store) as (peer, _):
+    with storage(c_store=store) as (peer, _):
         said = refused(peer, f"plan.dcm was not stored: status 0x{status:04X}, {words}, no", files)
     assert said.endswith("stored: structures.dcm; not stored: plan.dcm, dose.dcm")
 
 
 def test_a_warning_is_stored_and_said(files):
-    with storage(store=lambda _: 0xB000) as (peer, _):
+    with storage(c_store=lambda _: 0xB000) as (peer, _):
         assert [one.split(":")[0] for one in send(peer, files)] == list(files)
 
 
@@ -159,7 +156,7 @@ def test_a_peer_that_aborts(files):
             event.assoc.abort()
         return 0x0000
 
-    with storage(store=store) as (peer, _):
+    with storage(c_store=store) as (peer, _):
         said = refused(peer, "dose.dcm was not stored: it aborted the association", files)
     assert said.endswith("stored: structures.dcm, plan.dcm; not stored: dose.dcm")
 
@@ -183,10 +180,30 @@ def test_the_time_bounds_a_peer_that_stalls_in_the_middle(files):
         stop.wait(60)
         return 0x0000
 
-    with storage(store=store) as (peer, _):
+    with storage(c_store=store) as (peer, _):
         said = refused(replace(peer, timeout_s=2.0), "did not end within 2 s", files)
         stop.set()
     assert said.endswith("stored: none; not stored: structures.dcm, plan.dcm, dose.dcm")
+
+
+def test_the_time_bounds_a_peer_that_stops_reading(files):
+    """More than any socket's buffers hold: the sender itself is stuck."""
+    from pynetdicom.pdu import P_DATA_TF
+
+    stop = threading.Event()
+
+    def stall(event):
+        if isinstance(event.pdu, P_DATA_TF):
+            stop.wait(60)
+
+    dose = dcmread(io.BytesIO(files["dose.dcm"]))
+    dose.PixelData = bytes(40 << 20)
+    large = io.BytesIO()
+    dose.save_as(large)
+    with storage(pdu_recv=stall) as (peer, _):
+        said = refused(replace(peer, timeout_s=2.0), "did not end within 2 s", {"large": large.getvalue()})
+        stop.set()
+    assert said.endswith("stored: none; not stored: large")
 
 
 def test_no_thread_is_left_behind():
