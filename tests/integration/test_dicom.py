@@ -47,7 +47,33 @@ def test_a_plans_own_source_is_taken_and_its_frame_is_said(server):
         )
 
 
-def test_an_hdr_dose_is_compared_on_a_server_as_here(server, shared_dir):
+SOURCE = Path(__file__).parents[2] / "planners" / "dose" / "data" / "ir192-gammamedplus.json"
+
+
+def test_an_hdr_dose_is_compared_over_grpc(server, trocar, tmp_path, rtstruct_file, hdr_files):
+    """A stated dose that is 2 % too high makes ours 1.96 % too low; by name and as a file of its own."""
+    case = CaseInput(name="hdr", rtstruct=rtstruct_file.read_bytes())
+    named, own = Settings(source="ir192-gammamedplus"), Settings(source_json=SOURCE.read_text())
+    here = json.loads(json.dumps(local.evaluate_rtdose(case, named, *hdr_files)))
+    assert here["comparison"]["median_pct"] == pytest.approx(-100 * (1 - 1 / 1.02), abs=0.1)
+    assert (here["plan"]["dwells"], here["plan"]["prescription_gy"]) == (3, 10.0)
+    assert client.evaluate_rtdose(server.target, case, named, *hdr_files, timeout_s=120) == here
+    files = [tmp_path / name for name in ("RP.dcm", "RD.dcm")]
+    for path, content in zip(files, hdr_files, strict=True):
+        path.write_bytes(content)
+    command = ("evaluate", rtstruct_file, files[0], "--rtdose", files[1], "--source", SOURCE)
+    done = trocar(*command, "--server", server.target, "--json", "--treated", "2026-01-01")
+    assert done.returncode == (0 if here["validity"]["acceptable"] else 1), done.stderr
+    # On the day of the reference date, nothing has decayed.
+    assert json.loads(done.stdout)["comparison"] == here["comparison"]
+    decayed = client.evaluate_rtdose(
+        server.target, case, own, *hdr_files, treated="2026-03-15T19:55:12", timeout_s=120
+    )
+    assert decayed["comparison"]["median_pct"] == pytest.approx(-100 * (1 - 0.5 / 1.02), abs=0.1)
+    assert not decayed["validity"]["acceptable"]
+
+
+def test_a_real_hdr_dose_is_compared_on_a_server_as_here(server, shared_dir):
     folder = shared_dir / "cases" / "hdr_phantom"
     structures, plan, dose = ((folder / f"{name}001.dcm").read_bytes() for name in ("SS", "PL", "DO"))
     case, asked = CaseInput(name="hdr", rtstruct=structures), Settings(source="ir192-gammamedplus")
