@@ -45,10 +45,11 @@ class Server:
         self._grace_s = limits.drain_grace_s
         self._gate = Gate()
         admission = Admission(limits.max_running, limits.max_queued)
+        self._pool = futures.ThreadPoolExecutor(
+            limits.max_running + limits.max_queued + SPARE_THREADS, thread_name_prefix="rpc"
+        )
         self._server = grpc.server(
-            futures.ThreadPoolExecutor(
-                limits.max_running + limits.max_queued + SPARE_THREADS, thread_name_prefix="rpc"
-            ),
+            self._pool,
             interceptors=[Guard(self._gate)],
             options=(
                 ("grpc.max_receive_message_length", limits.max_message_mib << 20),
@@ -92,6 +93,14 @@ class Server:
         self._gate.wait_empty(CUT_GRACE_S)
         release(self.address)
         return cut
+
+    def responsive(self, timeout_s: float) -> bool:
+        """Whether a thread that serves requests is free, or becomes so in time."""
+        try:
+            self._pool.submit(lambda: None).result(timeout_s)
+        except (TimeoutError, RuntimeError):  # RuntimeError: the pool has ended
+            return False
+        return True
 
     def hurry(self) -> None:
         """End a drain's grace now."""

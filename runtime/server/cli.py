@@ -65,6 +65,21 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="KEY",
         help="refuse models that no key of this file (PEM, public) signed, or that changed since",
     )
+    parser.add_argument(
+        "--engine",
+        choices=("grpc", "ray"),
+        default="grpc",
+        help="ray: the unary calls behind Ray Serve's proxy, on a cluster (%(default)s)",
+    )
+    parser.add_argument(
+        "--replicas", type=int, default=2, metavar="N", help="workers of --engine ray (%(default)s)"
+    )
+    parser.add_argument(
+        "--ray-address",
+        default="",
+        metavar="ADDR",
+        help="a Ray cluster that runs (default: one on this machine)",
+    )
     parser.add_argument("--config", type=Path, metavar="FILE", help="a TOML file; options win over it")
     parser.add_argument("--json", action="store_true", help="one JSON line on stdout once it listens")
 
@@ -75,6 +90,7 @@ def run(args: argparse.Namespace) -> int:
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from trocar.runtime.server.allocator import keep_large_buffers
     from trocar.runtime.server.app import Server
+    from trocar.runtime.server.notify import keep_alive, notify
     from trocar.runtime.server.services import find_services
 
     keep_large_buffers()
@@ -83,6 +99,8 @@ def run(args: argparse.Namespace) -> int:
     given = {name: value for name in options if (value := getattr(args, name))}
     config = replace(config, server=replace(config.server, **given))
     _log_to_stderr(config.server.log_level)
+    if args.engine == "ray":
+        return _serve_on_ray(config, args)
     # Blocked before any thread starts, so that every thread leaves them to sigwait below.
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     server = Server(config, find_services())
@@ -94,13 +112,35 @@ def run(args: argparse.Namespace) -> int:
     print(f"listening on {server.address.target}", file=sys.stderr, flush=True)
     if args.json:
         print(json.dumps({"listening": server.address.target}), flush=True)
+    notify(f"READY=1\nSTATUS=listening on {server.address.target}")
+    keep_alive(server.responsive)
 
     signal.sigwait(STOP_SIGNALS)
+    notify("STOPPING=1\nSTATUS=finishing what is in flight")
     print("draining: finishing what is in flight, taking nothing new", file=sys.stderr, flush=True)
     threading.Thread(target=_hurry_on_signal, args=(server.hurry,), daemon=True).start()
     cut = server.drain()
     if cut:
         raise DeadlineExceeded(f"the drain ended with {cut} request(s) cut short")
+    return 0
+
+
+def _serve_on_ray(config: Config, args: argparse.Namespace) -> int:
+    """Serve from a cluster until SIGTERM or SIGINT."""
+    from trocar.runtime.server.cluster.run import deploy, end
+
+    print("starting the cluster's workers", file=sys.stderr, flush=True)
+    target = deploy(config, replicas=args.replicas, cluster=args.ray_address)
+    # Not blocked as above: what Ray starts would inherit that and could not be ended.
+    stopped = threading.Event()
+    for number in STOP_SIGNALS:
+        signal.signal(number, lambda *_: stopped.set())
+    print(f"listening on {target}", file=sys.stderr, flush=True)
+    if args.json:
+        print(json.dumps({"listening": target}), flush=True)
+    stopped.wait()
+    print("draining: finishing what is in flight, taking nothing new", file=sys.stderr, flush=True)
+    end()
     return 0
 
 
