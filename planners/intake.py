@@ -53,6 +53,10 @@ def read_case(given: CaseInput) -> Case:
     InvalidInput
         Nothing or something unusable was given; nothing was computed.
     """
+    return replace(_read_case(given), labels=dict(given.labels), roles=dict(given.roles))
+
+
+def _read_case(given: CaseInput) -> Case:
     labels, roles = given.labels or None, given.roles or None
     if given.nrrd is not None:
         return case_from_bytes(

@@ -93,7 +93,7 @@ class Identity:
 class Case:
     """A patient or phantom: structures by role, and what was assumed while reading them.
 
-    `identity` is that of the DICOM file it came from.
+    `identity` is that of the DICOM file it came from; `labels` and `roles` are what was asked of its reader.
     """
 
     name: str
@@ -102,6 +102,8 @@ class Case:
     input_sha256: str = ""
     phantom_seed: int | None = None
     identity: Identity | None = None
+    labels: Mapping[str, int] = field(default_factory=dict)
+    roles: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

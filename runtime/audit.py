@@ -1,8 +1,8 @@
 """An append-only log of decisions in SQLite, each entry chained to the one before by its hash.
 
-The database refuses updates, deletions and entries out of order; whoever goes around it breaks the chain, which
-`AuditLog.verify` finds. What no log can show of itself is that its newest entries were cut off: for that, an
-entry's hash is kept elsewhere and given back to `verify`.
+The database refuses updates, deletions and entries out of order; whoever goes around it breaks the chain,
+which `AuditLog.verify` finds. What no log can show of itself is that its newest entries were cut off, or that
+all of it was written anew: for that, an entry's hash is kept elsewhere and given back to `verify`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ _WAIT_S = 60.0
 _MOST_PROBLEMS = 20
 _SCHEMA = (
     # AUTOINCREMENT keeps the largest number ever given: a deleted tail leaves it behind.
-    "CREATE TABLE entries (number INTEGER PRIMARY KEY AUTOINCREMENT, entry TEXT NOT NULL, sha256 TEXT NOT NULL)",
+    "CREATE TABLE entries "
+    "(number INTEGER PRIMARY KEY AUTOINCREMENT, entry TEXT NOT NULL, sha256 TEXT NOT NULL)",
     "CREATE TRIGGER no_update BEFORE UPDATE ON entries "
     "BEGIN SELECT RAISE(ABORT, 'the log is append-only'); END",
     "CREATE TRIGGER no_delete BEFORE DELETE ON entries "
@@ -42,7 +43,7 @@ _SCHEMA = (
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One decision. `document` holds its `number`, `at`, the `previous` entry's hash, and what was decided."""
+    """One decision. `document` holds `number`, `at`, the `previous` entry's hash, and what was decided."""
 
     number: int
     document: Mapping[str, Any]
@@ -70,8 +71,8 @@ class AuditLog:
 
     Parameters
     ----------
-    path : the file, on a local disk: SQLite's locks are not reliable on network shares. `append` makes it, for
-        its owner alone, where it is not there.
+    path : the file, on a local disk: SQLite's locks are not reliable on network shares. `append` makes it,
+        for its owner alone, where it is not there.
     """
 
     def __init__(self, path: Path) -> None:

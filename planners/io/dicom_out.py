@@ -14,6 +14,7 @@ import numpy as np
 from trocar.planners.io.dicom import RT_DOSE, RT_PLAN
 from trocar.planners.io.plans import plan_document
 from trocar.planners.io.rtstruct import RT_STRUCTURE_SET
+from trocar.planners.io.sealed import add_plan, seal
 from trocar.planners.types import Needle
 
 if TYPE_CHECKING:
@@ -44,12 +45,12 @@ def rtplan_bytes(result: PlanResult) -> bytes:
     dataset, created = _dataset(result, RT_PLAN, "RTPLAN", "plan")
     identity = result.case.identity
     dataset.RTPlanLabel = "trocar"
-    dataset.RTPlanDescription = _description(result)
+    dataset.RTPlanDescription = plan_description(result)
     dataset.RTPlanDate, dataset.RTPlanTime = f"{created:%Y%m%d}", f"{created:%H%M%S}"
     # PATIENT needs a structure set to refer to.
     dataset.RTPlanGeometry = "PATIENT" if identity and identity.sop_uid else "TREATMENT_DEVICE"
     if identity and identity.sop_uid:
-        dataset.ReferencedStructureSetSequence = [_reference(RT_STRUCTURE_SET, identity.sop_uid)]
+        dataset.ReferencedStructureSetSequence = [reference(RT_STRUCTURE_SET, identity.sop_uid)]
     dataset.DoseReferenceSequence = [
         _item(
             DoseReferenceNumber=1,
@@ -85,7 +86,8 @@ def rtplan_bytes(result: PlanResult) -> bytes:
         )
     ]
     dataset.ApprovalStatus = "UNAPPROVED"
-    return _encoded(dataset)
+    add_plan(dataset, plan_document(plan))
+    return seal(encoded(dataset))
 
 
 def rtdose_bytes(result: PlanResult) -> bytes:
@@ -111,14 +113,14 @@ def rtdose_bytes(result: PlanResult) -> bytes:
     dataset.DoseGridScaling = scaling
     dataset.PixelData = np.minimum(pixels, 65_535).astype("<u2").tobytes()
     dataset["PixelData"].VR = "OW"
-    dataset.ReferencedRTPlanSequence = [_reference(RT_PLAN, _uid(result, "plan"))]
+    dataset.ReferencedRTPlanSequence = [reference(RT_PLAN, _uid(result, "plan"))]
     identity = result.case.identity
     if identity and identity.sop_uid:
         curves = list(_dvhs(result))
         if curves:
-            dataset.ReferencedStructureSetSequence = [_reference(RT_STRUCTURE_SET, identity.sop_uid)]
+            dataset.ReferencedStructureSetSequence = [reference(RT_STRUCTURE_SET, identity.sop_uid)]
             dataset.DVHSequence = curves
-    return _encoded(dataset)
+    return encoded(dataset)
 
 
 def _dvhs(result: PlanResult) -> Any:
@@ -202,10 +204,10 @@ def _channel(number: int, needle: Needle) -> Any:
     )
 
 
-def _description(result: PlanResult) -> str:
-    """Say acceptability and every finding that is no pass, as far as 1024 characters go."""
+def plan_description(result: PlanResult, approval: str = "not approved") -> str:
+    """Say acceptability, approval and every finding that is no pass, as far as 1024 characters go."""
     acceptable = "acceptable" if result.validity.acceptable else "NOT ACCEPTABLE"
-    parts = [f"trocar {version('trocar')}: {acceptable} by {result.protocol.key}; not approved."]
+    parts = [f"trocar {version('trocar')}: {acceptable} by {result.protocol.key}; {approval}."]
     order = {"fail": 0, "warn": 1, "note": 2}
     found = [one for one in result.validity.findings if one.severity in order]
     for one in sorted(found, key=lambda one: order[one.severity]):
@@ -263,7 +265,8 @@ def _uid(result: PlanResult, what: str) -> str:
     return UUID_ROOT + str(int.from_bytes(digest[:16], "big"))
 
 
-def _reference(sop_class: str, uid: str) -> Any:
+def reference(sop_class: str, uid: str) -> Any:
+    """Make an item that refers to an instance."""
     return _item(ReferencedSOPClassUID=sop_class, ReferencedSOPInstanceUID=uid)
 
 
@@ -276,7 +279,8 @@ def _item(**fields: Any) -> Any:
     return item
 
 
-def _encoded(dataset: Any) -> bytes:
+def encoded(dataset: Any) -> bytes:
+    """Encode a data set as a DICOM file, explicit little endian."""
     from pydicom.dataset import FileMetaDataset
 
     dataset.file_meta = FileMetaDataset()
