@@ -61,7 +61,9 @@ def _configure_approve(parser: argparse.ArgumentParser) -> None:
         help="approve although a rule fails, and say why; it is recorded, so name no patient",
     )
     parser.add_argument(
-        "--case", metavar="CASE", help=f"{options.CASE_HELP} (default: the plan's case, beside the plan)"
+        "--case",
+        metavar="CASE",
+        help="the plan's input, as `trocar plan` takes it (default: the file of its name beside the plan)",
     )
     options.add_rules(
         parser, "the protocol of the plan, where it is a centre's own (default: the plan's)", "the plan's"

@@ -86,11 +86,16 @@ def _decided(action: str, submission: Submission, checked: Checked, reviewer: Re
         **{key: submission.stated(key) for key in stated},
         "plan_uid": str(sealed.dataset.get("SOPInstanceUID", "")) if sealed else "",
         "failed": [
-            {"rule": one.rule, "measured": one.measured, "limit": one.limit, "unit": one.unit}
+            {"rule": one.rule, "measured": _text(one.measured), "limit": _text(one.limit), "unit": one.unit}
             for one in checked.failed
         ],
         "version": version("trocar"),
     }
+
+
+def _text(value: float | str) -> str:
+    """A figure as text: one that is not finite fails its rule, and JSON has none."""
+    return value if isinstance(value, str) else f"{value:.6g}"
 
 
 def _account() -> str:

@@ -55,7 +55,7 @@ def show_verdict(path: Path, verdict: Verdict, problems: Sequence[str]) -> None:
     for problem in problems:
         out.print(f"NOT VALID: {_line(problem)}", style=STYLES[REFUSE], soft_wrap=True)
     if not problems:
-        out.print(f"{path}: {len(verdict.entries)} entries, each as written", soft_wrap=True)
+        out.print(f"{path}, entries: {len(verdict.entries)}, each as written", soft_wrap=True)
         out.print(f"newest: {verdict.head}", soft_wrap=True)
 
 
