@@ -21,9 +21,9 @@ from trocar.planners.dose.source import (
     source_keys,
 )
 from trocar.planners.geometry.lattice import check_planes, check_template
+from trocar.planners.io.dicom import is_dicom
 from trocar.planners.io.plans import read_plan
 from trocar.planners.io.rtplan import read_rtplan
-from trocar.planners.io.rtstruct import is_dicom
 from trocar.planners.pipeline import PlanRequest
 from trocar.planners.protocol import Protocol, load_protocol, parse_protocol, protocol_keys
 from trocar.planners.refine import require_chains

@@ -9,8 +9,8 @@ from typing import Any
 from trocar.planners.approval.decision import APPROVE, OVERRIDE, approval_block
 from trocar.planners.approval.submission import PLAN_DCM, PLAN_JSON
 from trocar.planners.files import MAX_TEXT_BYTES, read_bytes
+from trocar.planners.io.dicom import is_dicom
 from trocar.planners.io.plans import parse_plan, plan_sha256
-from trocar.planners.io.rtstruct import is_dicom
 from trocar.planners.io.sealed import digest, read_sealed
 from trocar.runtime.audit import Entry
 from trocar.runtime.canonical import canonical_json

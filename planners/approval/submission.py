@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from trocar.planners.files import MAX_TEXT_BYTES, case_from_spec, read_bytes
+from trocar.planners.io.dicom import is_dicom
 from trocar.planners.io.named import clean_name
 from trocar.planners.io.plans import parse_plan
-from trocar.planners.io.rtstruct import is_dicom
 from trocar.planners.io.sealed import SealedPlan, read_sealed
 from trocar.planners.requests import CaseInput
 from trocar.runtime.errors import InvalidInput

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trocar.planners.io.dicom import RT_DOSE, RT_PLAN
+from trocar.planners.io.dicom import RT_DOSE, RT_PLAN, RT_STRUCTURE_SET
 from trocar.planners.io.plans import plan_document
-from trocar.planners.io.rtstruct import RT_STRUCTURE_SET
 from trocar.planners.io.sealed import add_plan, seal
 from trocar.planners.types import Needle
 

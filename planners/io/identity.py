@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from trocar.planners.io.dicom import open_dicom, refusing, text
-from trocar.planners.io.named import clean_name
-from trocar.planners.io.rtstruct import RT_STRUCTURE_SET
+from trocar.planners.io.dicom import RT_STRUCTURE_SET, open_dicom, refusing, text
 from trocar.planners.types import Identity
 
 
@@ -33,5 +31,5 @@ def read_identity(data: bytes) -> Identity:
             patient_id=text(dataset, "PatientID"),
             birth_date=text(dataset, "PatientBirthDate"),
             sex=text(dataset, "PatientSex"),
-            roi_names={int(item.ROINumber): clean_name(str(item.get("ROIName", ""))) for item in regions},
+            roi_names={int(item.ROINumber): text(item, "ROIName") for item in regions},
         )

@@ -92,8 +92,13 @@ def seeds(
     request = intake.plan_request(Settings(), Search(moves=200, chains=1, start="random"))
     case = intake.read_case(CaseInput(rtstruct=drawn, name="x.dcm"))
     result = pipeline.plan_case(case, request)
-    coarse = pipeline.evaluate_plan(case, result.plan, request, dose_grid_mm=5.0)
-    plan = rtplan_bytes(result)
+    # The hour of day must not decide what is tested.
+    provenance = {**result.provenance, "created": "2026-01-01T00:00:00+00:00"}
+    plan = replace(result.plan, provenance=provenance)
+    result = replace(result, plan=plan, provenance=provenance)
+    coarse = pipeline.evaluate_plan(case, plan, request, dose_grid_mm=5.0)
+    coarse = replace(coarse, provenance=provenance)
+    implant = rtplan_bytes(result)
     read = intake.read_case(CaseInput(nrrd=small, name="x.nrrd"))
     drawn_alone = replace(read, structures={"ctv": read.structures["ctv"]})
     files = {
@@ -103,8 +108,8 @@ def seeds(
         "nrrd.3": _label_nrrd(small, "bzip2"),
         "rtstruct.0": make_rtstruct(),
         "rtstruct.1": drawn,
-        "rtplan.0": plan,
-        "rtplan.1": _hdr(plan),
+        "rtplan.0": implant,
+        "rtplan.1": _hdr(implant),
         "rtdose.0": rtdose_bytes(coarse),
     }
     folder = tmp_path_factory.mktemp("seeds")

@@ -116,8 +116,8 @@ def outcome(kind: str, data: bytes) -> tuple[str, str]:
     except TrocarError as error:
         cause: BaseException | None = error
         while cause is not None:
-            if isinstance(cause, MemoryError | RecursionError):
-                return "fault", f"{type(cause).__name__} behind: {error}"
+            if isinstance(cause, MemoryError):
+                return "fault", f"out of memory behind: {error}"
             cause = cause.__context__
         return "refused", str(error)
     except BaseException:
