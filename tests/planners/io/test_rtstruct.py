@@ -169,7 +169,7 @@ OWNERS = {
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("keyword", OWNERS)
 def test_a_value_that_is_a_deep_sequence_is_refused_at_once(make_rtstruct, prostate, keyword):
-    """Written out by pydicom, as part of a message, it takes minutes."""
+    """As a text, for a message or a comparison, it would take pydicom minutes."""
     tag = tag_for_keyword(keyword)
     head = struct.pack("<HH", tag >> 16, tag & 0xFFFF)
     body = b""
