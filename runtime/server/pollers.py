@@ -23,6 +23,8 @@ import grpc
 from grpc import _server
 from grpc._cython import cygrpc  # type: ignore[attr-defined]
 
+from trocar.runtime.server.reading import Reading
+
 LOG = logging.getLogger("trocar.server")
 
 _PARAMETERS = {
@@ -56,18 +58,16 @@ class Pollers(futures.ThreadPoolExecutor):
     threads : of the pool, for all that is not answered where it was taken.
     in_place : requests answered at once by the threads that took them; there is one thread more.
     short : methods that are, by their full names.
-    awaited : unary calls whose message has not come; for one more, the oldest is cancelled.
+    reading : told of unary calls whose message has not come.
     """
 
-    def __init__(self, threads: int, *, in_place: int, short: Collection[str], awaited: int) -> None:
+    def __init__(self, threads: int, *, in_place: int, short: Collection[str], reading: Reading) -> None:
         super().__init__(threads, thread_name_prefix="rpc")
         self._in_place = in_place
         self._short = frozenset(name.encode() for name in short)
-        self._max_awaited = awaited
+        self.reading = reading
         self._lock = threading.Lock()
         self._running = 0
-        # Oldest first.
-        self._awaited: dict[_Call, None] = {}
         self._known = known()
         if not self._known:
             LOG.warning("grpcio %s is not known inside: requests take the longer way", grpc.__version__)
@@ -88,17 +88,6 @@ class Pollers(futures.ThreadPoolExecutor):
         for number in range(self._in_place):
             threading.Thread(target=_take_events, args=(state,), daemon=True, name=f"events-{number}").start()
 
-    def await_message(self, call: _Call) -> None:
-        """Count a call whose message has not come."""
-        with self._lock:
-            self._awaited[call] = None
-            if len(self._awaited) <= self._max_awaited:
-                return
-            oldest = next(iter(self._awaited))
-            del self._awaited[oldest]
-        LOG.info("CANCELLED: a request did not come, and %d others wait", self._max_awaited)
-        oldest.cancel()
-
     def run(self, call: _Call, method: bytes) -> None:
         """Run a call whose message is there: here, or in the pool where too many run so."""
         with self._lock:
@@ -115,11 +104,6 @@ class Pollers(futures.ThreadPoolExecutor):
         finally:
             with self._lock:
                 self._running -= 1
-
-    def came(self, call: _Call) -> None:
-        """Stop counting a call, whose message came or never will."""
-        with self._lock:
-            self._awaited.pop(call, None)
 
 
 class _Call:
@@ -154,13 +138,14 @@ class _Call:
 
     def begin(self) -> _Call:
         """Ask for the message."""
-        self._pollers.await_message(self)
+        self._pollers.reading.wait(self, self._event.call_details.method.decode("ascii", "replace"))
         state = self._state
         with state.condition:
             if _server._is_rpc_state_active(state):
                 self._event.call.start_server_batch((cygrpc.ReceiveMessageOperation(0),), self._arrived)
                 state.due.add(_server._RECEIVE_MESSAGE_TOKEN)
                 return self
+        self._pollers.reading.came(self)
         self._end()
         return self
 
@@ -195,7 +180,7 @@ class _Call:
 
     def _arrived(self, event: Any) -> Any:
         """Take the message, or the news that there is none."""
-        self._pollers.came(self)
+        self._pollers.reading.came(self)
         state = self._state
         done = _server._receive_message(state, self._event.call, self._deserialise)(event)
         self._message, state.request = state.request, None

@@ -11,8 +11,9 @@ from typing import Any
 import grpc
 import pytest
 
-from trocar.runtime.server import pollers
+from trocar.runtime.server import pollers, reading
 from trocar.runtime.server.pollers import Pollers
+from trocar.runtime.server.reading import Reading
 
 METHODS = ("/t/short", "/t/long")
 
@@ -40,11 +41,12 @@ Start = Callable[..., tuple[Service, grpc.Channel, grpc.Server]]
 
 @pytest.fixture
 def start() -> Iterator[Start]:
-    """Start a server; `start(in_place=1, awaited=4)`."""
+    """Start a server; `start(in_place=1)`."""
     ends: list[Callable[[], Any]] = []
 
-    def run(in_place: int = 1, awaited: int = 4) -> tuple[Service, grpc.Channel, grpc.Server]:
-        service, pool = Service(), Pollers(4, in_place=in_place, short=METHODS[:1], awaited=awaited)
+    def run(in_place: int = 1) -> tuple[Service, grpc.Channel, grpc.Server]:
+        service, waiting = Service(), Reading()
+        pool = Pollers(4, in_place=in_place, short=METHODS[:1], reading=waiting)
         server = grpc.server(pool, options=(("grpc.so_reuseport", 0),), maximum_concurrent_rpcs=8)
         handler = grpc.unary_unary_rpc_method_handler(service)
         methods = {"short": handler, "long": handler}
@@ -54,7 +56,7 @@ def start() -> Iterator[Start]:
         pool.start(server)
         channel = grpc.insecure_channel(f"127.0.0.1:{port}")
         channel.target = f"127.0.0.1:{port}"  # type: ignore[attr-defined]
-        ends.extend((service.go.set, channel.close, lambda: server.stop(5).wait()))
+        ends.extend((service.go.set, channel.close, lambda: server.stop(5).wait(), waiting.close))
         return service, channel, server
 
     yield run
@@ -118,8 +120,11 @@ def test_no_more_calls_at_once_than_may_be(start: Start) -> None:
     assert {call.result() for call in answered} == {b"active"}
 
 
-def test_calls_without_a_message_hold_no_thread_and_make_room(start: Start) -> None:
-    _, channel, _ = start(awaited=4)
+def test_calls_without_a_message_hold_no_thread_and_make_room(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "MOST", 4)
+    _, channel, _ = start()
     waiting = threading.Event()
 
     def never() -> Iterator[bytes]:
@@ -127,7 +132,7 @@ def test_calls_without_a_message_hold_no_thread_and_make_room(start: Start) -> N
         yield from ()
 
     silent = [channel.stream_unary(METHODS[0]).future(never(), timeout=20) for _ in range(6)]
-    assert _call(channel, b"").result()  # itself the seventh: the oldest three had to go
+    assert _call(channel, b"").result()
     assert _call(channel, b"", METHODS[1]).result().startswith(b"rpc")
     deadline = time.monotonic() + 20
     while sum(call.done() for call in silent) < 2 and time.monotonic() < deadline:
