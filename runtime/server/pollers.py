@@ -64,7 +64,7 @@ class Pollers(futures.ThreadPoolExecutor):
     def __init__(self, threads: int, *, in_place: int, short: Collection[str], reading: Reading) -> None:
         super().__init__(threads, thread_name_prefix="rpc")
         self._in_place = in_place
-        self._short = frozenset(name.encode() for name in short)
+        self._short = frozenset(short)
         self.reading = reading
         self._lock = threading.Lock()
         self._running = 0
@@ -88,7 +88,7 @@ class Pollers(futures.ThreadPoolExecutor):
         for number in range(self._in_place):
             threading.Thread(target=_take_events, args=(state,), daemon=True, name=f"events-{number}").start()
 
-    def run(self, call: _Call, method: bytes) -> None:
+    def run(self, call: _Call, method: str) -> None:
         """Run a call whose message is there: here, or in the pool where too many run so."""
         with self._lock:
             here = method in self._short and self._running < self._in_place
@@ -116,6 +116,7 @@ class _Call:
         "_event",
         "_in_context",
         "_message",
+        "_method",
         "_pollers",
         "_serialise",
         "_state",
@@ -134,11 +135,12 @@ class _Call:
         self._pollers, self._in_context, self._event, self._state = pollers, in_context, event, state
         self._behaviour, self._deserialise, self._serialise = behaviour, deserialise, serialise
         self._message: Any = None
+        self._method = event.call_details.method.decode("utf-8", "replace")
         self._callbacks: list[Callable[[Any], Any]] | None = []
 
     def begin(self) -> _Call:
         """Ask for the message."""
-        self._pollers.reading.wait(self, self._event.call_details.method.decode("ascii", "replace"))
+        self._pollers.reading.wait(self, self._method)
         state = self._state
         with state.condition:
             if _server._is_rpc_state_active(state):
@@ -185,11 +187,11 @@ class _Call:
         done = _server._receive_message(state, self._event.call, self._deserialise)(event)
         self._message, state.request = state.request, None
         if self._message is not None and state.client is not _server._CANCELLED:
-            self._pollers.run(self, self._event.call_details.method)
+            self._pollers.run(self, self._method)
             return done
         with state.condition:
             if _server._is_rpc_state_active(state):
-                details = b"expected one request message, got none"
+                details = f"expected one request of {self._method}, got a call without any".encode()
                 _server._abort(state, self._event.call, cygrpc.StatusCode.unimplemented, details)
         self._end()
         return done
