@@ -100,7 +100,10 @@ def test_statuses_and_failures(start: Start) -> None:
     missing = _call(channel, b"", "/t/none").code()
     assert missing is grpc.StatusCode.UNIMPLEMENTED
     nothing = channel.stream_unary(METHODS[0]).future(iter(()), timeout=20)
-    assert (nothing.code(), "got a call without any" in nothing.details()) == (grpc.StatusCode.UNIMPLEMENTED, True)
+    assert (nothing.code(), "got a call without any" in nothing.details()) == (
+        grpc.StatusCode.UNIMPLEMENTED,
+        True,
+    )
 
 
 def test_no_more_calls_at_once_than_may_be(start: Start) -> None:
