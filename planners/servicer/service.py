@@ -11,14 +11,16 @@ from typing import Any
 import grpc
 
 from trocar.planners import intake, pipeline
-from trocar.planners.generator import Generator
+from trocar.planners.generator import MODEL, Generator
 from trocar.planners.report import ARTIFACTS, render_artifacts
 from trocar.planners.requests import Search
 from trocar.planners.servicer import messages
+from trocar.planners.types import Case
 from trocar.runtime.config import limits, parse_table
 from trocar.runtime.errors import Cancelled, DeadlineExceeded, InvalidInput
 from trocar.runtime.server.admission import Admission
 from trocar.runtime.server.services import ServiceContext
+from trocar.runtime.telemetry import Record, current, ignore, served_models
 from trocar.v1 import planning_pb2, planning_pb2_grpc
 
 # Less than this may not hold a search of the default number of moves.
@@ -103,12 +105,17 @@ class PlanningServicer(planning_pb2_grpc.PlanningServiceServicer):
     config : its limits.
     admission : who may compute.
     generator : ready for requests that start with its proposal.
+    record : takes the stages of requests.
     """
 
-    def __init__(self, config: PlanningConfig, admission: Admission, generator: Generator) -> None:
+    def __init__(
+        self, config: PlanningConfig, admission: Admission, generator: Generator, record: Record = ignore
+    ) -> None:
         self._config = config
-        self._generator = generator
+        # Another one takes its place where the repository has a newer; a request keeps the one it began with.
+        self.generator = generator
         self._admission = admission
+        self._record = record
 
     def Plan(  # noqa: N802
         self, request: planning_pb2.PlanRequest, context: Any
@@ -121,10 +128,13 @@ class PlanningServicer(planning_pb2_grpc.PlanningServiceServicer):
         search = self._bounded(messages.search(request.search))
         asked = intake.plan_request(messages.settings(request.settings), search)
         with self._admission.slot(start_by_s=call.search_until_s, abandoned=call.gone):
-            case, read_ms = intake.timed_case(messages.case_input(request.case))
+            case, read_ms = self._read(request.case)
             asked = _within(asked, call.search_left_ms())
+            generator = self.generator
+            if asked.start == "gan":
+                current().model = generator.name
             result = pipeline.plan_case(
-                case, asked, generator=self._generator, stop=call.stop, read_ms=read_ms
+                case, asked, generator=generator, stop=call.stop, read_ms=read_ms, record=self._record
             )
             return _reply(result, request.artifacts, call)
 
@@ -142,9 +152,17 @@ class PlanningServicer(planning_pb2_grpc.PlanningServiceServicer):
             index=request.index,
         )
         with self._admission.slot(start_by_s=call.search_until_s, abandoned=call.gone):
-            case, read_ms = intake.timed_case(messages.case_input(request.case))
-            result = pipeline.evaluate_plan(case, plan, asked, dose_grid_mm=grid_mm, read_ms=read_ms)
+            case, read_ms = self._read(request.case)
+            result = pipeline.evaluate_plan(
+                case, plan, asked, dose_grid_mm=grid_mm, read_ms=read_ms, record=self._record
+            )
             return _reply(result, request.artifacts, call)
+
+    def _read(self, given: planning_pb2.CaseInput) -> tuple[Case, float]:
+        case, read_ms = intake.timed_case(messages.case_input(given))
+        now_s = time.monotonic()
+        self._record((("read", now_s - read_ms / 1000, now_s),))
+        return case, read_ms
 
     def _bounded(self, search: Search) -> Search:
         config = self._config
@@ -187,6 +205,18 @@ def _reply(result: pipeline.PlanResult, names: Sequence[str], call: Call) -> pla
 def add_service(server: grpc.Server, context: ServiceContext) -> Sequence[str]:
     """Add the service; see `trocar.runtime.server.services`."""
     config = parse_table(PlanningConfig, context.settings, where="[services.planning]")
-    servicer = PlanningServicer(config, context.admission, Generator.open(context.repository))
+    record = context.telemetry.stages("planning", pipeline.STAGES)
+    generator = Generator.of(*context.sessions.open(MODEL))
+    servicer = PlanningServicer(config, context.admission, generator, record)
+
+    def take(name: str) -> str | None:
+        newest, before = Generator.of(*context.sessions.open(name)), servicer.generator
+        if newest.session is before.session:
+            return None
+        servicer.generator = newest
+        return newest.name.partition("/")[2]
+
+    context.watch.follow("planning", lambda: (MODEL,), take)
+    context.telemetry.collect(lambda: [served_models("planning", [servicer.generator.name])])
     planning_pb2_grpc.add_PlanningServiceServicer_to_server(servicer, server)
     return (SERVICE_NAME,)

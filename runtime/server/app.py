@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent import futures
 from dataclasses import replace
 from typing import Any, cast
@@ -19,6 +19,9 @@ from trocar.runtime.server.admission import Admission
 from trocar.runtime.server.describe import Pools
 from trocar.runtime.server.interceptors import Gate, Guard
 from trocar.runtime.server.services import AddToServer, add_services
+from trocar.runtime.telemetry import Family
+from trocar.runtime.telemetry.device import DeviceMemory
+from trocar.runtime.telemetry.open import open_telemetry
 
 # Threads beyond those that compute or wait, so that health and refusals answer under full load.
 SPARE_THREADS = 8
@@ -44,12 +47,17 @@ class Server:
         limits = config.server
         self._grace_s = limits.drain_grace_s
         self._gate = Gate()
-        admission = Admission(limits.max_running, limits.max_queued)
+        self.telemetry = open_telemetry(limits)
+        admission = Admission(
+            limits.max_running, limits.max_queued, self.telemetry.stages("queue", ("wait",))
+        )
+        self.telemetry.collect(lambda: _load(self._gate, admission))
+        self.telemetry.collect(DeviceMemory().read)
         self._server = grpc.server(
             futures.ThreadPoolExecutor(
                 limits.max_running + limits.max_queued + SPARE_THREADS, thread_name_prefix="rpc"
             ),
-            interceptors=[Guard(self._gate)],
+            interceptors=[Guard(self._gate, self.telemetry)],
             options=(
                 ("grpc.max_receive_message_length", limits.max_message_mib << 20),
                 ("grpc.max_send_message_length", -1),
@@ -58,7 +66,9 @@ class Server:
             ),
         )
         self._on_drain: list[Callable[[], None]] = []
-        self._names = add_services(self._server, services, config, admission, self._on_drain.append)
+        self._names, self._watch = add_services(
+            self._server, services, config, admission, self.telemetry, self._on_drain.append
+        )
         self._health = health.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         if limits.reflection:
@@ -71,6 +81,7 @@ class Server:
         self._server.start()
         for name in (*self._names, health.OVERALL_HEALTH):
             self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+        self._watch.start()
 
     def drain(self) -> int:
         """Refuse new requests, finish those in flight, stop.
@@ -84,18 +95,33 @@ class Server:
         """
         self._health.enter_graceful_shutdown()
         self._gate.close()
+        self._watch.close()
         for end in self._on_drain:
             end()
         cut = self._gate.wait_empty(self._grace_s)
         # Replies already computed leave with this; only what was cut is cancelled by it.
         self._server.stop(0 if cut else CUT_GRACE_S).wait()
         self._gate.wait_empty(CUT_GRACE_S)
+        self.telemetry.close()
         release(self.address)
         return cut
 
     def hurry(self) -> None:
         """End a drain's grace now."""
         self._gate.hurry()
+
+
+def _load(gate: Gate, admission: Admission) -> Iterator[Family]:
+    for name, what, value in (
+        (
+            "trocar_requests_in_flight",
+            "Requests that came and are not answered, streams among them.",
+            gate.in_flight,
+        ),
+        ("trocar_queue_running", "Requests that hold one of max_running slots.", admission.running),
+        ("trocar_queue_waiting", "Requests that wait for a slot.", admission.waiting),
+    ):
+        yield Family(name, "gauge", what, rows=[((), float(value))])
 
 
 def _bind(server: grpc.Server, address: Address) -> Address:

@@ -36,9 +36,14 @@ trocar.toml, with its defaults:
   max_message_mib = 64     # a larger request is RESOURCE_EXHAUSTED
   max_running = 2          # requests computed at once
   max_queued = 8           # requests that may wait; the next is RESOURCE_EXHAUSTED
+  watch_s = 0.0            # look this often for new versions of models, and serve them; 0 never
+  metrics = ""             # "127.0.0.1:9001": Prometheus reads http://127.0.0.1:9001/metrics; see trocar top
+  metrics_public = false   # whether metrics may be an address that other machines reach
+  traces = ""              # "http://127.0.0.1:4317": OpenTelemetry's collector; empty: as OTEL_* say
   drain_grace_s = 30.0     # SIGTERM: finish what is in flight, at most this long
   reflection = true
   log_level = "info"
+  log_format = "text"      # or "json", an object a line
   [services.planning]      # each service has a table of its own
   max_budget_ms = 60000.0  # the longest search a caller may ask for
   [services.inference]     # the Open Inference Protocol v2
@@ -76,13 +81,14 @@ def run(args: argparse.Namespace) -> int:
     from trocar.runtime.server.allocator import keep_large_buffers
     from trocar.runtime.server.app import Server
     from trocar.runtime.server.services import find_services
+    from trocar.runtime.telemetry.logs import log_to_stderr
 
     keep_large_buffers()
     config = load_config(args.config) if args.config else Config()
     options = ("listen", "repository", "require_signature")
     given = {name: value for name in options if (value := getattr(args, name))}
     config = replace(config, server=replace(config.server, **given))
-    _log_to_stderr(config.server.log_level)
+    log_to_stderr(config.server.log_level, config.server.log_format)
     # Blocked before any thread starts, so that every thread leaves them to sigwait below.
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     server = Server(config, find_services())
@@ -91,12 +97,15 @@ def run(args: argparse.Namespace) -> int:
         logging.getLogger("trocar.server").warning(
             "%s can be reached from other machines, with no TLS and no authentication", server.address.target
         )
-    print(f"listening on {server.address.target}", file=sys.stderr, flush=True)
+    say = _json_say if config.server.log_format == "json" else _say
+    shown = server.telemetry.address
+    say(f"listening on {server.address.target}" + (f", metrics on {shown}" if shown else ""))
     if args.json:
-        print(json.dumps({"listening": server.address.target}), flush=True)
+        document = {"listening": server.address.target} | ({"metrics": shown} if shown else {})
+        print(json.dumps(document), flush=True)
 
     signal.sigwait(STOP_SIGNALS)
-    print("draining: finishing what is in flight, taking nothing new", file=sys.stderr, flush=True)
+    say("draining: finishing what is in flight, taking nothing new")
     threading.Thread(target=_hurry_on_signal, args=(server.hurry,), daemon=True).start()
     cut = server.drain()
     if cut:
@@ -104,18 +113,17 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _json_say(line: str) -> None:
+    logging.getLogger("trocar.server").info(line)
+
+
 def _hurry_on_signal(hurry: Callable[[], None]) -> None:
     signal.sigwait(STOP_SIGNALS)
     hurry()
-
-
-def _log_to_stderr(level: str) -> None:
-    """Log what is ours; a library's lines could quote a patient's file."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    log = logging.getLogger("trocar")
-    log.addHandler(handler)
-    log.setLevel(level.upper())
 
 
 COMMAND = Command(

@@ -11,9 +11,12 @@ import grpc
 
 from trocar.runtime.config import Config, refuse_unknown
 from trocar.runtime.server.admission import Admission
+from trocar.runtime.telemetry import Telemetry
 
 if TYPE_CHECKING:
+    from trocar.runtime.repository.sessions import Sessions
     from trocar.runtime.repository.store import Repository
+    from trocar.runtime.repository.watch import Watch
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,12 +29,18 @@ class ServiceContext:
         `trocar.runtime.config.parse_table`.
     admission : whoever computes takes a slot here first, so that one place bounds the load.
     repository : where models come from; it opens what the server may serve and nothing else.
+    sessions : of the repository's models, one for all services that run the same one.
+    watch : tells of changes in the repository, where the server is told to look for them.
+    telemetry : takes what can be seen from outside.
     on_drain : takes what is called when the server begins to drain, such as the end of idle streams.
     """
 
     settings: Mapping[str, Any]
     admission: Admission
     repository: Repository
+    sessions: Sessions
+    watch: Watch
+    telemetry: Telemetry
     on_drain: Callable[[Callable[[], None]], None]
 
 
@@ -53,18 +62,25 @@ def add_services(
     services: Mapping[str, AddToServer],
     config: Config,
     admission: Admission,
+    telemetry: Telemetry,
     on_drain: Callable[[Callable[[], None]], None],
-) -> tuple[str, ...]:
-    """Add every service to the server and return their full protobuf names."""
+) -> tuple[tuple[str, ...], Watch]:
+    """Add every service to the server; return their full protobuf names, and what watches their models."""
     # Brings NumPy, whose threads must not start before the server has blocked the signals it waits for.
+    from trocar.runtime.repository.sessions import Sessions
     from trocar.runtime.repository.store import open_repository
+    from trocar.runtime.repository.watch import Watch
 
     refuse_unknown(config.services, tuple(sorted(services)), "[services]")
     wanted = {name.strip() for name in config.server.services.split(",") if name.strip()} or set(services)
     refuse_unknown(dict.fromkeys(wanted), tuple(sorted(services)), "[server] services")
     names: list[str] = []
     repository = open_repository(config.server.repository, require_signature=config.server.require_signature)
+    sessions, watch = Sessions(repository), Watch(repository, config.server.watch_s)
+    telemetry.collect(watch.families)
     for name, add in sorted((name, add) for name, add in services.items() if name in wanted):
-        context = ServiceContext(config.services.get(name, {}), admission, repository, on_drain)
+        context = ServiceContext(
+            config.services.get(name, {}), admission, repository, sessions, watch, telemetry, on_drain
+        )
         names.extend(add(server, context))
-    return tuple(names)
+    return tuple(names), watch
