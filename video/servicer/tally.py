@@ -13,7 +13,7 @@ FORMATS = ("jpeg", "raw", "h264", "shared")
 # Why a frame was let go: a newer one came while it waited, its answer waited for a slow reader until newer
 # ones came, all memory of its stream was held.
 NEWER, READER, MEMORY = "newer_frame", "slow_reader", "no_memory"
-# The model's process reports `preprocess`, `model` and `postprocess`; `wait` is for its turn, and `total` from
+# The model's process reports `preprocess`, `model` and `postprocess`; `wait` is for its turn; `total` is from
 # decoded to answered.
 STAGES = ("decode", "wait", "preprocess", "model", "postprocess", "total")
 

@@ -259,5 +259,5 @@ def _require_same_tensors(before: Loaded, session: Session, version: int) -> Non
             said = [", ".join(f"{spec.name} {spec}" for spec in specs) for specs in (served, found)]
             raise ManifestMismatch(
                 f"{before.name} version {version}: expected the {kind} of version {before.version}, "
-                f"which its callers rely on, {said[0]}, got {said[1]}; RepositoryModelLoad takes it all the same"
+                f"which its callers rely on, {said[0]}, got {said[1]}; RepositoryModelLoad takes it as it is"
             )
