@@ -42,8 +42,8 @@ max_queued = 64
 """
 
 
-def _tensors(*names: str, axes: list[Any]) -> list[dict[str, Any]]:
-    return [{"name": name, "dtype": "float32", "shape": axes, "layout": "axes"} for name in names]
+def _tensors(*names: str, axes: list[Any], dtype: str = "float32") -> list[dict[str, Any]]:
+    return [{"name": name, "dtype": dtype, "shape": axes, "layout": "axes"} for name in names]
 
 
 def _publish(
@@ -164,7 +164,11 @@ def test_versions_come_and_go_under_load(start_server: Any, tmp_path: Path) -> N
         bad: list[dict[str, Any]] = [
             {"graph": "mixed"},
             {"graph": "unknown_operator"},
-            {"graph": "double", "inputs": _tensors("x", axes=["batch", 3])},
+            {
+                "graph": "half",
+                "inputs": _tensors("image", axes=["batch", 2, 8, 8], dtype="float16"),
+                "outputs": _tensors("logits", axes=["batch", 4, 8, 8], dtype="float16"),
+            },
         ]
         for number, changes in enumerate(bad, 1):
             version = _publish(root, **changes)
