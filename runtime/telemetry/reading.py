@@ -92,7 +92,7 @@ def parse(text: bytes, where: str) -> Reading:
 def quantile(buckets: Mapping[float, float], share: float) -> float | None:
     """Return a quantile of cumulative counts by upper bound, s; None where nothing was counted.
 
-    Within a bucket values count as spread evenly. Beyond the last finite bound nothing is known: it is returned.
+    Within a bucket values count as spread evenly. Of what is beyond the last finite bound, that is returned.
     """
     bounds = sorted(buckets)
     whole = buckets[bounds[-1]] if bounds else 0.0

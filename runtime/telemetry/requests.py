@@ -10,14 +10,15 @@ from typing import Any
 
 REQUEST_ID = "x-request-id"
 TRACE = "traceparent"
-# A UUID or a trace's id. Letters beyond f would let names through, and this goes into logs.
-_SANE = re.compile(r"[0-9a-fA-F-]{8,64}")
+# A UUID, or hexadecimal digits as of a trace's id. This goes into logs: letters beyond f would let names
+# through, fewer digits a patient's number or date of birth.
+_SANE = re.compile(r"[0-9a-fA-F]{16,64}|[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _PREFIX = os.urandom(6).hex()
 _NUMBERS = itertools.count(1)
 
 
 def read_metadata(metadata: Iterable[Any]) -> tuple[str, str]:
-    """Return a request's id, the caller's if it is hexadecimal digits and hyphens, and its traceparent.
+    """Return a request's id, the caller's if it is a UUID or hexadecimal digits, and its traceparent.
 
     Parameters
     ----------
@@ -29,4 +30,4 @@ def read_metadata(metadata: Iterable[Any]) -> tuple[str, str]:
             request_id = value if isinstance(value, str) and _SANE.fullmatch(value) else ""
         elif key == TRACE and isinstance(value, str):
             trace = value
-    return request_id or f"{_PREFIX}-{next(_NUMBERS):x}", trace
+    return request_id or f"{_PREFIX}{next(_NUMBERS):08x}", trace
