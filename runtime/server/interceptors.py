@@ -140,9 +140,9 @@ class Guard(grpc.ServerInterceptor):
         behaviour = getattr(handler, kind)
         guarded = self._stream if handler.response_streaming else self._unary
         make = getattr(grpc, f"{kind}_rpc_method_handler")
-        request_id, trace = read_metadata(handler_call_details.invocation_metadata or ())
+        seen = _Seen(method, kind, *read_metadata(handler_call_details.invocation_metadata or ()))
         return make(
-            guarded(_Seen(method, kind, request_id, trace), behaviour),
+            guarded(seen, behaviour),
             request_deserializer=_forgiving(handler.request_deserializer),
             response_serializer=handler.response_serializer,
         )
@@ -169,12 +169,18 @@ class Guard(grpc.ServerInterceptor):
         request = Request(seen.request_id)
         enter(request)
         ended = self._telemetry.begin(seen.method, seen.kind, seen.trace, request)
-        context.set_trailing_metadata(((REQUEST_ID, seen.request_id),))
+        logged = LOG.isEnabledFor(logging.INFO)
+        # 10 us of a small request: told only where it can be looked up, and, below, with every failure.
+        if logged or seen.named:
+            context.set_trailing_metadata(((REQUEST_ID, seen.request_id),))
         try:
             with self._gate.entered():
                 yield
         except TrocarError as error:
             code, details = status_of(error)
+        except GeneratorExit:  # nobody takes the rest of a stream
+            code = grpc.StatusCode.CANCELLED
+            raise
         except Exception as error:
             if context.code() is not None:  # the behaviour called context.abort itself
                 code = context.code()
@@ -184,19 +190,21 @@ class Guard(grpc.ServerInterceptor):
         finally:
             took_s = time.perf_counter() - start
             ended(code.name, took_s)
-            if LOG.isEnabledFor(logging.INFO):
+            if logged:
                 _log(seen, request, code.name, took_s, context)
         if details:
+            context.set_trailing_metadata(((REQUEST_ID, seen.request_id),))
             context.abort(code, details)
 
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """What is known of a request before it is read."""
+    """What is known of a request before it is read; `named` where its id is the caller's."""
 
     method: str
     kind: str
     request_id: str
+    named: bool
     trace: str
 
 

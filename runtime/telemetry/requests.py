@@ -17,8 +17,10 @@ _PREFIX = os.urandom(6).hex()
 _NUMBERS = itertools.count(1)
 
 
-def read_metadata(metadata: Iterable[Any]) -> tuple[str, str]:
-    """Return a request's id, the caller's if it is a UUID or hexadecimal digits, and its traceparent.
+def read_metadata(metadata: Iterable[Any]) -> tuple[str, bool, str]:
+    """Return a request's id, whether it is the caller's, and its traceparent.
+
+    The caller's is taken if it is a UUID or hexadecimal digits.
 
     Parameters
     ----------
@@ -30,4 +32,6 @@ def read_metadata(metadata: Iterable[Any]) -> tuple[str, str]:
             request_id = value if isinstance(value, str) and _SANE.fullmatch(value) else ""
         elif key == TRACE and isinstance(value, str):
             trace = value
-    return request_id or f"{_PREFIX}{next(_NUMBERS):08x}", trace
+    if request_id:
+        return request_id, True, trace
+    return f"{_PREFIX}{next(_NUMBERS):08x}", False, trace
