@@ -34,10 +34,7 @@ from trocar.planners.types import (
 )
 from trocar.planners.validity import check
 from trocar.runtime.repository.store import Repository
-from trocar.runtime.telemetry import Record, ignore
 
-# What `timing_ms` has, less the total.
-STAGES = ("read", "generate", "refine", "dose", "dvh", "validity")
 DEFAULT_MOVES = 500_000
 
 
@@ -117,15 +114,9 @@ class PlanResult:
 
 
 class Stopwatch:
-    """Stage times, ms, in the order the stages ran.
+    """Stage times, ms, in the order the stages ran."""
 
-    Parameters
-    ----------
-    record : told of each as it ends.
-    """
-
-    def __init__(self, record: Record = ignore) -> None:
-        self._record = record
+    def __init__(self) -> None:
         self._start = time.perf_counter()
         self._stages: dict[str, float] = {}
 
@@ -136,9 +127,8 @@ class Stopwatch:
         try:
             yield
         finally:
-            ended = time.perf_counter()
-            self._stages[name] = self._stages.get(name, 0.0) + 1000.0 * (ended - began)
-            self._record(((name, began, ended),))
+            took = 1000.0 * (time.perf_counter() - began)
+            self._stages[name] = self._stages.get(name, 0.0) + took
 
     def timing_ms(self) -> dict[str, float]:
         """All stages so far, and their total."""
@@ -155,7 +145,6 @@ def plan_case(
     progress: Progress | None = None,
     stop: Stop | None = None,
     read_ms: float = 0.0,
-    record: Record = ignore,
 ) -> PlanResult:
     """Plan a case and prove the plan.
 
@@ -165,7 +154,6 @@ def plan_case(
     repository : where models come from; the shipped ones where it is None.
     progress, stop : as in `trocar.planners.refine.refine`.
     read_ms : how long reading the case took, for the timing.
-    record : told of `STAGES` but `read`, as they end.
 
     Raises
     ------
@@ -173,7 +161,7 @@ def plan_case(
         The case or the request cannot be used. A poor plan is no error: see `PlanResult.validity`.
     """
     request.protocol.require_sane(strength_u=request.strength_u, prescription_gy=request.prescription_gy)
-    watch = Stopwatch(record)
+    watch = Stopwatch()
     engine = DoseEngine(request.source)
     with watch.stage("generate"):
         lattice, assumed = default_lattice(case, request.template, request.planes)
@@ -232,17 +220,15 @@ def evaluate_plan(
     *,
     dose_grid_mm: float = 1.0,
     read_ms: float = 0.0,
-    record: Record = ignore,
 ) -> PlanResult:
     """Dose, DVH and validity of a plan that exists, computed anew from its seeds.
 
     Parameters
     ----------
     dose_grid_mm : voxel of the evaluation grid.
-    read_ms, record : as in `plan_case`.
     """
     request.protocol.require_sane(strength_u=plan.strength_u, prescription_gy=plan.prescription_gy)
-    watch = Stopwatch(record)
+    watch = Stopwatch()
     engine = DoseEngine(request.source)
     with watch.stage("generate"):
         held = plan.lattice

@@ -15,14 +15,15 @@ from trocar.planners.generator import MODEL, Generator
 from trocar.planners.report import ARTIFACTS, render_artifacts
 from trocar.planners.requests import Search
 from trocar.planners.servicer import messages
-from trocar.planners.types import Case
 from trocar.runtime.config import limits, parse_table
 from trocar.runtime.errors import Cancelled, DeadlineExceeded, InvalidInput
 from trocar.runtime.server.admission import Admission
 from trocar.runtime.server.services import ServiceContext
-from trocar.runtime.telemetry import Record, current, ignore, served_models
+from trocar.runtime.telemetry import Record, current, end_to_end, ignore, served_models
 from trocar.v1 import planning_pb2, planning_pb2_grpc
 
+# What a result's `timing_ms` has, less the total.
+STAGES = ("read", "generate", "refine", "dose", "dvh", "validity")
 # Less than this may not hold a search of the default number of moves.
 TIGHT_MS = 2_000.0
 SERVICE_NAME = planning_pb2.DESCRIPTOR.services_by_name["PlanningService"].full_name
@@ -128,14 +129,14 @@ class PlanningServicer(planning_pb2_grpc.PlanningServiceServicer):
         search = self._bounded(messages.search(request.search))
         asked = intake.plan_request(messages.settings(request.settings), search)
         with self._admission.slot(start_by_s=call.search_until_s, abandoned=call.gone):
-            case, read_ms = self._read(request.case)
+            began_s = time.monotonic()
+            case, read_ms = intake.timed_case(messages.case_input(request.case))
             asked = _within(asked, call.search_left_ms())
             generator = self.generator
             if asked.start == "gan":
                 current().model = generator.name
-            result = pipeline.plan_case(
-                case, asked, generator=generator, stop=call.stop, read_ms=read_ms, record=self._record
-            )
+            result = pipeline.plan_case(case, asked, generator=generator, stop=call.stop, read_ms=read_ms)
+            self._record(end_to_end(result.timing_ms, began_s))
             return _reply(result, request.artifacts, call)
 
     def Evaluate(  # noqa: N802
@@ -152,17 +153,11 @@ class PlanningServicer(planning_pb2_grpc.PlanningServiceServicer):
             index=request.index,
         )
         with self._admission.slot(start_by_s=call.search_until_s, abandoned=call.gone):
-            case, read_ms = self._read(request.case)
-            result = pipeline.evaluate_plan(
-                case, plan, asked, dose_grid_mm=grid_mm, read_ms=read_ms, record=self._record
-            )
+            began_s = time.monotonic()
+            case, read_ms = intake.timed_case(messages.case_input(request.case))
+            result = pipeline.evaluate_plan(case, plan, asked, dose_grid_mm=grid_mm, read_ms=read_ms)
+            self._record(end_to_end(result.timing_ms, began_s))
             return _reply(result, request.artifacts, call)
-
-    def _read(self, given: planning_pb2.CaseInput) -> tuple[Case, float]:
-        case, read_ms = intake.timed_case(messages.case_input(given))
-        now_s = time.monotonic()
-        self._record((("read", now_s - read_ms / 1000, now_s),))
-        return case, read_ms
 
     def _bounded(self, search: Search) -> Search:
         config = self._config
@@ -205,7 +200,7 @@ def _reply(result: pipeline.PlanResult, names: Sequence[str], call: Call) -> pla
 def add_service(server: grpc.Server, context: ServiceContext) -> Sequence[str]:
     """Add the service; see `trocar.runtime.server.services`."""
     config = parse_table(PlanningConfig, context.settings, where="[services.planning]")
-    record = context.telemetry.stages("planning", pipeline.STAGES)
+    record = context.telemetry.stages("planning", STAGES)
     generator = Generator.of(*context.sessions.open(MODEL))
     servicer = PlanningServicer(config, context.admission, generator, record)
 

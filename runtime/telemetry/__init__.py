@@ -6,7 +6,7 @@ this one, imported only where it is asked for; with nobody looking every call he
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -16,6 +16,21 @@ from typing import Any, Protocol
 Stage = tuple[str, float, float]
 # Takes stages that a request, or a frame, went through.
 Record = Callable[[Sequence[Stage]], None]
+
+
+def end_to_end(times_ms: Mapping[str, float], began_s: float) -> list[Stage]:
+    """Return stages of which only the lengths are known, one after the other.
+
+    Parameters
+    ----------
+    times_ms : how long each took, in their order.
+    began_s : when the first began.
+    """
+    stages: list[Stage] = []
+    for name, took_ms in times_ms.items():
+        stages.append((name, began_s, began_s + took_ms / 1000))
+        began_s = stages[-1][2]
+    return stages
 
 
 def ignore(_: Sequence[Stage]) -> None:
@@ -105,6 +120,20 @@ class Listener(Protocol):
 Ended = Callable[[str, float], None]
 
 
+class _Nobody:
+    """Who looks where nobody does."""
+
+    def begin(self, *_: object) -> Ended:
+        return _end_of_nothing
+
+
+def _end_of_nothing(_: str, __: float) -> None:
+    pass
+
+
+_NOBODY = _Nobody()
+
+
 class Telemetry:
     """Tells whoever listens; without arguments, nobody.
 
@@ -159,9 +188,10 @@ class Telemetry:
         -------
         What is to be called at its end.
         """
+        if len(self._listeners) <= 1:
+            one = self._listeners[0] if self._listeners else _NOBODY
+            return one.begin(method, kind, traceparent, request)
         ended = [one.begin(method, kind, traceparent, request) for one in self._listeners]
-        if len(ended) == 1:
-            return ended[0]
 
         def end_all(code: str, took_s: float) -> None:
             for end in ended:

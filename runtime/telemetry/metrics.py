@@ -118,18 +118,19 @@ class _Histogram:
         return list(zip(bounds, map(float, accumulate(counts)), strict=True)), sum_s
 
 
-class _Meter:
+class _Meter(_Histogram):
     """One method's requests."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        super().__init__()
         self.codes: dict[str, int] = {}
-        self.took = _Histogram()
 
     def end(self, code: str, took_s: float) -> None:
+        at = bisect_left(BUCKETS_S, took_s)
         with self._lock:
+            self._counts[at] += 1
+            self._sum_s += took_s
             self.codes[code] = self.codes.get(code, 0) + 1
-        self.took.observe(took_s)
 
 
 class _Own(Collector):
@@ -152,7 +153,7 @@ class _Own(Collector):
             service, _, name = method.lstrip("/").partition("/")
             for code, count in list(meter.codes.items()):
                 handled.add_metric((service, name, code), count)
-            took.add_metric((service, name), *meter.took.read())
+            took.add_metric((service, name), *meter.read())
         stages = HistogramMetricFamily(
             "trocar_stage_seconds", "Time in one stage of a request, or of a frame.", labels=("part", "stage")
         )

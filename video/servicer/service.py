@@ -13,7 +13,7 @@ import grpc
 from trocar.runtime.errors import InvalidInput
 from trocar.runtime.repository.store import Model, Repository
 from trocar.runtime.server.services import ServiceContext
-from trocar.runtime.telemetry import Family, Stage, Telemetry, current, served_models
+from trocar.runtime.telemetry import Family, Stage, Telemetry, current, end_to_end, served_models
 from trocar.v1 import video_pb2, video_pb2_grpc
 from trocar.video.config import VideoConfig, read_config
 from trocar.video.frames import Frame
@@ -181,10 +181,7 @@ def _stages(answer: Answer) -> list[Stage]:
         ("total", answer.frame.captured_at_s, answer.answered_at_s),
         ("wait", at_s - answer.queued_ms / 1000, at_s),
     ]
-    for name, took_ms in (answer.annotation.stage_ms if answer.annotation is not None else {}).items():
-        stages.append((name, at_s, at_s + took_ms / 1000))
-        at_s += took_ms / 1000
-    return stages
+    return stages + end_to_end(answer.annotation.stage_ms if answer.annotation is not None else {}, at_s)
 
 
 class _Reader:

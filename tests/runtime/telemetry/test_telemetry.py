@@ -1,7 +1,16 @@
 from collections.abc import Sequence
 from typing import Any
 
-from trocar.runtime.telemetry import Request, Stage, Telemetry, current, enter, ignore, served_models
+from trocar.runtime.telemetry import (
+    Request,
+    Stage,
+    Telemetry,
+    current,
+    end_to_end,
+    enter,
+    ignore,
+    served_models,
+)
 
 STAGES: list[Stage] = [("read", 1.0, 2.0), ("dose", 2.0, 2.5)]
 
@@ -65,3 +74,7 @@ def test_served_models() -> None:
         ("service", "model", "version"),
         [(("video", "annotator", "3"), 1.0)],
     )
+
+
+def test_stages_end_to_end() -> None:
+    assert end_to_end({"read": 500.0, "dose": 250.0}, 1.0) == [("read", 1.0, 1.5), ("dose", 1.5, 1.75)]
