@@ -269,10 +269,11 @@ def _configure_phantom(parser: argparse.ArgumentParser) -> None:
 
 
 def _run_phantom(args: argparse.Namespace) -> int:
-    from trocar.planners.files import phantom_seed, write_file
+    from trocar.planners.files import phantom_seed
     from trocar.planners.io.seg_writer import write_seg_nrrd
     from trocar.planners.phantom import phantom_case
     from trocar.planners.show import case_document, show_case
+    from trocar.runtime.files import write_file
 
     if args.output is not None and not args.output.name.lower().endswith(".seg.nrrd"):
         raise InvalidInput(f"--output: expected a name that ends in .seg.nrrd, got {args.output}")

@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent import futures
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -53,9 +54,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         }
         cases: dict[str, Callable[[], object]] = {}
         for name, (_, call) in servers.items():
-            cases[f"live_{name}"] = lambda call=call: call(_LIVE, b"")
+            cases[f"live_{name}"] = partial(call, _LIVE, b"")
             if request:
-                cases[f"infer_{name}"] = lambda call=call: call(_INFER, request)
+                cases[f"infer_{name}"] = partial(call, _INFER, request)
         for case in list(cases.values()) * 50:  # every path warm
             case()
         before = {name: _cpu_ns(pid) for name, (pid, _) in servers.items()}
@@ -93,7 +94,7 @@ def _server(settings: str, repository: str | None) -> Iterator[tuple[int, Callab
             line = process.stdout.readline()
             assert line, (Path(folder) / "log").read_text()
             with grpc.insecure_channel(json.loads(line)["listening"]) as channel:
-                methods = {name: channel.unary_unary(name) for name in (_LIVE, _INFER)}
+                methods: dict[str, Any] = {name: channel.unary_unary(name) for name in (_LIVE, _INFER)}
                 yield process.pid, lambda name, data: bytes(methods[name](data, timeout=60))
         finally:
             process.send_signal(signal.SIGTERM)
@@ -106,7 +107,7 @@ def _sink() -> Iterator[str]:
     import grpc
 
     server = grpc.server(futures.ThreadPoolExecutor(1))
-    take = grpc.unary_unary_rpc_method_handler(lambda _, __: b"")
+    take: Any = grpc.unary_unary_rpc_method_handler(lambda _, __: b"")
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(_EXPORT, {"Export": take}),))
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()

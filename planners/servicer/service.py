@@ -211,7 +211,7 @@ def add_service(server: grpc.Server, context: ServiceContext) -> Sequence[str]:
         servicer.generator = newest
         return newest.name.partition("/")[2]
 
-    context.watch.follow("planning", lambda: (MODEL,), take)
+    context.watch.follow("planning", context.repository, lambda: (MODEL,), take)
     context.telemetry.collect(lambda: [served_models("planning", [servicer.generator.name])])
     planning_pb2_grpc.add_PlanningServiceServicer_to_server(servicer, server)
     return (SERVICE_NAME,)

@@ -1,4 +1,4 @@
-"""Looks at a repository now and then, and has those who serve its models take what changed."""
+"""Looks at repositories now and then, and has those who serve their models take what changed."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from trocar.runtime.errors import DeviceError, InvalidInput, TrocarError
-from trocar.runtime.repository.store import Repository
 from trocar.runtime.telemetry import Family
+
+if TYPE_CHECKING:
+    from trocar.runtime.repository.store import Repository
 
 LOG = logging.getLogger("trocar.server")
 
@@ -23,6 +26,7 @@ Take = Callable[[str], str | None]
 @dataclass(frozen=True, slots=True)
 class _Follower:
     user: str
+    repository: Repository
     names: Callable[[], Iterable[str]]
     take: Take
 
@@ -32,12 +36,11 @@ class Watch:
 
     Parameters
     ----------
-    repository : what is looked at.
     every_s : how often; 0 never.
     """
 
-    def __init__(self, repository: Repository, every_s: float = 0.0) -> None:
-        self._repository, self._every_s = repository, every_s
+    def __init__(self, every_s: float = 0.0) -> None:
+        self._every_s = every_s
         self._followers: list[_Follower] = []
         self._seen: dict[tuple[str, str], object] = {}
         self._refused: dict[tuple[str, str], str] = {}
@@ -45,16 +48,19 @@ class Watch:
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
 
-    def follow(self, user: str, names: Callable[[], Iterable[str]], take: Take) -> None:
+    def follow(
+        self, user: str, repository: Repository, names: Callable[[], Iterable[str]], take: Take
+    ) -> None:
         """Tell somebody of changes.
 
         Parameters
         ----------
         user : which service it is, for logs and metrics.
+        repository : what to look at.
         names : the models that it wants to hear of, asked for each time.
         take : called from the watching thread, once after the start and then after every change.
         """
-        self._followers.append(_Follower(user, names, take))
+        self._followers.append(_Follower(user, repository, names, take))
 
     def start(self) -> None:
         """Begin to look."""
@@ -101,7 +107,7 @@ class Watch:
 
     def _look_at(self, follower: _Follower, name: str) -> None:
         key = (follower.user, name)
-        state = _state(self._repository, name)
+        state = _state(follower.repository, name)
         if key in self._seen and self._seen[key] == state:
             return
         self._seen[key] = state

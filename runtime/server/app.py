@@ -14,6 +14,7 @@ from grpc_reflection.v1alpha import reflection
 
 from trocar.runtime.config import Config
 from trocar.runtime.errors import InvalidInput
+from trocar.runtime.repository.watch import Watch
 from trocar.runtime.server.address import Address, parse_address, prepare, release
 from trocar.runtime.server.admission import Admission
 from trocar.runtime.server.describe import Pools
@@ -53,10 +54,11 @@ class Server:
         )
         self.telemetry.collect(lambda: _load(self._gate, admission))
         self.telemetry.collect(DeviceMemory().read)
+        self._pool = futures.ThreadPoolExecutor(
+            limits.max_running + limits.max_queued + SPARE_THREADS, thread_name_prefix="rpc"
+        )
         self._server = grpc.server(
-            futures.ThreadPoolExecutor(
-                limits.max_running + limits.max_queued + SPARE_THREADS, thread_name_prefix="rpc"
-            ),
+            self._pool,
             interceptors=[Guard(self._gate, self.telemetry)],
             options=(
                 ("grpc.max_receive_message_length", limits.max_message_mib << 20),
@@ -66,8 +68,10 @@ class Server:
             ),
         )
         self._on_drain: list[Callable[[], None]] = []
-        self._names, self._watch = add_services(
-            self._server, services, config, admission, self.telemetry, self._on_drain.append
+        self._watch = Watch(limits.watch_s)
+        self.telemetry.collect(self._watch.families)
+        self._names = add_services(
+            self._server, services, config, admission, self.telemetry, self._watch, self._on_drain.append
         )
         self._health = health.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
@@ -105,6 +109,14 @@ class Server:
         self.telemetry.close()
         release(self.address)
         return cut
+
+    def responsive(self, timeout_s: float) -> bool:
+        """Whether a thread that serves requests is free, or becomes so in time."""
+        try:
+            self._pool.submit(lambda: None).result(timeout_s)
+        except (TimeoutError, RuntimeError):  # RuntimeError: the pool has ended
+            return False
+        return True
 
     def hurry(self) -> None:
         """End a drain's grace now."""

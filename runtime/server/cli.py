@@ -15,7 +15,7 @@ from pathlib import Path
 
 from trocar.runtime.command import Command
 from trocar.runtime.config import Config, load_config
-from trocar.runtime.errors import DeadlineExceeded
+from trocar.runtime.errors import DeadlineExceeded, InvalidInput
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -70,6 +70,21 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="KEY",
         help="refuse models that no key of this file (PEM, public) signed, or that changed since",
     )
+    parser.add_argument(
+        "--engine",
+        choices=("grpc", "ray"),
+        default="grpc",
+        help="ray: the unary calls behind Ray Serve's proxy, on a cluster (%(default)s)",
+    )
+    parser.add_argument(
+        "--replicas", type=int, default=2, metavar="N", help="workers of --engine ray (%(default)s)"
+    )
+    parser.add_argument(
+        "--ray-address",
+        default="",
+        metavar="ADDR",
+        help="a Ray cluster that runs (default: one on this machine)",
+    )
     parser.add_argument("--config", type=Path, metavar="FILE", help="a TOML file; options win over it")
     parser.add_argument("--json", action="store_true", help="one JSON line on stdout once it listens")
 
@@ -80,6 +95,7 @@ def run(args: argparse.Namespace) -> int:
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from trocar.runtime.server.allocator import keep_large_buffers
     from trocar.runtime.server.app import Server
+    from trocar.runtime.server.notify import keep_alive, notify
     from trocar.runtime.server.services import find_services
     from trocar.runtime.telemetry.logs import log_to_stderr
 
@@ -89,6 +105,8 @@ def run(args: argparse.Namespace) -> int:
     given = {name: value for name in options if (value := getattr(args, name))}
     config = replace(config, server=replace(config.server, **given))
     log_to_stderr(config.server.log_level, config.server.log_format)
+    if args.engine == "ray":
+        return _serve_on_ray(config, args)
     # Blocked before any thread starts, so that every thread leaves them to sigwait below.
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     server = Server(config, find_services())
@@ -97,15 +115,17 @@ def run(args: argparse.Namespace) -> int:
         logging.getLogger("trocar.server").warning(
             "%s can be reached from other machines, with no TLS and no authentication", server.address.target
         )
-    say = _json_say if config.server.log_format == "json" else _say
     shown = server.telemetry.address
-    say(f"listening on {server.address.target}" + (f", metrics on {shown}" if shown else ""))
+    _say(f"listening on {server.address.target}" + (f", metrics on {shown}" if shown else ""), config)
     if args.json:
         document = {"listening": server.address.target} | ({"metrics": shown} if shown else {})
         print(json.dumps(document), flush=True)
+    notify(f"READY=1\nSTATUS=listening on {server.address.target}")
+    keep_alive(server.responsive)
 
     signal.sigwait(STOP_SIGNALS)
-    say("draining: finishing what is in flight, taking nothing new")
+    notify("STOPPING=1\nSTATUS=finishing what is in flight")
+    _say("draining: finishing what is in flight, taking nothing new", config)
     threading.Thread(target=_hurry_on_signal, args=(server.hurry,), daemon=True).start()
     cut = server.drain()
     if cut:
@@ -113,12 +133,36 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+def _serve_on_ray(config: Config, args: argparse.Namespace) -> int:
+    """Serve from a cluster until SIGTERM or SIGINT."""
+    for key in ("metrics", "traces", "watch_s"):
+        if getattr(config.server, key):
+            raise InvalidInput(
+                f"[server] {key}: expected none with --engine ray, whose workers share no place for it"
+            )
+    from trocar.runtime.server.cluster.run import deploy, end
+
+    _say("starting the cluster's workers", config)
+    target = deploy(config, replicas=args.replicas, cluster=args.ray_address)
+    # Not blocked as above: what Ray starts would inherit that and could not be ended.
+    stopped = threading.Event()
+    for number in STOP_SIGNALS:
+        signal.signal(number, lambda *_: stopped.set())
+    _say(f"listening on {target}", config)
+    if args.json:
+        print(json.dumps({"listening": target}), flush=True)
+    stopped.wait()
+    _say("draining: finishing what is in flight, taking nothing new", config)
+    end()
+    return 0
 
 
-def _json_say(line: str) -> None:
-    logging.getLogger("trocar.server").info(line)
+def _say(line: str, config: Config) -> None:
+    """Tell whoever started the server, in the log's form."""
+    if config.server.log_format == "json":
+        logging.getLogger("trocar.server").info(line)
+    else:
+        print(line, file=sys.stderr, flush=True)
 
 
 def _hurry_on_signal(hurry: Callable[[], None]) -> None:

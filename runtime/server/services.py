@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 import grpc
 
 from trocar.runtime.config import Config, refuse_unknown
+from trocar.runtime.repository.watch import Watch
 from trocar.runtime.server.admission import Admission
 from trocar.runtime.telemetry import Telemetry
 
 if TYPE_CHECKING:
     from trocar.runtime.repository.sessions import Sessions
     from trocar.runtime.repository.store import Repository
-    from trocar.runtime.repository.watch import Watch
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,24 +63,23 @@ def add_services(
     config: Config,
     admission: Admission,
     telemetry: Telemetry,
+    watch: Watch,
     on_drain: Callable[[Callable[[], None]], None],
-) -> tuple[tuple[str, ...], Watch]:
-    """Add every service to the server; return their full protobuf names, and what watches their models."""
+) -> tuple[str, ...]:
+    """Add every service to the server and return their full protobuf names."""
     # Brings NumPy, whose threads must not start before the server has blocked the signals it waits for.
     from trocar.runtime.repository.sessions import Sessions
     from trocar.runtime.repository.store import open_repository
-    from trocar.runtime.repository.watch import Watch
 
     refuse_unknown(config.services, tuple(sorted(services)), "[services]")
     wanted = {name.strip() for name in config.server.services.split(",") if name.strip()} or set(services)
     refuse_unknown(dict.fromkeys(wanted), tuple(sorted(services)), "[server] services")
     names: list[str] = []
     repository = open_repository(config.server.repository, require_signature=config.server.require_signature)
-    sessions, watch = Sessions(repository), Watch(repository, config.server.watch_s)
-    telemetry.collect(watch.families)
+    sessions = Sessions(repository)
     for name, add in sorted((name, add) for name, add in services.items() if name in wanted):
         context = ServiceContext(
             config.services.get(name, {}), admission, repository, sessions, watch, telemetry, on_drain
         )
         names.extend(add(server, context))
-    return tuple(names), watch
+    return tuple(names)

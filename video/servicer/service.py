@@ -258,6 +258,6 @@ def _settings(requests: Iterator[video_pb2.AnnotateRequest]) -> video_pb2.Stream
 def add_service(server: grpc.Server, context: ServiceContext) -> Sequence[str]:
     """Add the service; see `trocar.runtime.server.services`."""
     servicer = VideoServicer(read_config(context.settings), context.repository, context.telemetry)
-    context.watch.follow("video", servicer.models, servicer.take)
+    context.watch.follow("video", context.repository, servicer.models, servicer.take)
     video_pb2_grpc.add_VideoServiceServicer_to_server(servicer, server)
     return (SERVICE_NAME,)

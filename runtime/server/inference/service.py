@@ -71,7 +71,8 @@ def add_service(server: grpc.Server, context: ServiceContext) -> Sequence[str]:
         inference.forget()
         return version
 
-    context.watch.follow("inference", models.known if config.load_at_start else models.names, take)
+    names = models.known if config.load_at_start else models.names
+    context.watch.follow("inference", context.repository, names, take)
     streams = Streams(inference)
     context.on_drain(streams.end)
 

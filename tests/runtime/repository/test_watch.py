@@ -19,7 +19,7 @@ class Follower:
         self.error: Exception | None = None
         self.taken: list[str] = []
         self._repository = repository
-        watch.follow("tests", lambda: ("pair",), self.take)
+        watch.follow("tests", repository, lambda: ("pair",), self.take)
 
     def take(self, name: str) -> str | None:
         self.taken.append(name)
@@ -35,7 +35,7 @@ def _families(watch: Watch) -> dict[str, dict[tuple[str, ...], Any]]:
 def test_only_changes_are_told(
     repository: Repository, published: Model, fields: dict[str, Any], files: dict[str, bytes]
 ) -> None:
-    watch = Watch(repository)
+    watch = Watch()
     follower = Follower(watch, repository)
     for _ in range(3):
         watch.look()
@@ -61,7 +61,7 @@ def test_a_refusal_is_said_until_something_is_taken(
     files: dict[str, bytes],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    watch = Watch(repository)
+    watch = Watch()
     follower = Follower(watch, repository)
     follower.error = ManifestMismatch("expected this,\ngot that")
     caplog.set_level(logging.INFO, "trocar.server")
@@ -81,7 +81,7 @@ def test_a_refusal_is_said_until_something_is_taken(
 
 @pytest.mark.usefixtures("published")
 def test_what_a_device_failed_at_is_tried_again(repository: Repository) -> None:
-    watch = Watch(repository)
+    watch = Watch()
     follower = Follower(watch, repository)
     follower.error = DeviceError("out of memory")
     watch.look()
@@ -92,13 +92,13 @@ def test_what_a_device_failed_at_is_tried_again(repository: Repository) -> None:
 @pytest.mark.usefixtures("published")
 def test_a_fault_of_a_follower_does_not_end_the_watch(repository: Repository) -> None:
     told = threading.Event()
-    watch = Watch(repository, every_s=0.01)
+    watch = Watch(every_s=0.01)
 
     def broken(_: str) -> str | None:
         raise ZeroDivisionError
 
-    watch.follow("broken", lambda: ("pair",), broken)
-    watch.follow("tests", lambda: ("pair",), lambda _: told.set())
+    watch.follow("broken", repository, lambda: ("pair",), broken)
+    watch.follow("tests", repository, lambda: ("pair",), lambda _: told.set())
     watch.start()
     assert told.wait(20)
     watch.close()
@@ -106,7 +106,7 @@ def test_a_fault_of_a_follower_does_not_end_the_watch(repository: Repository) ->
 
 
 def test_without_an_interval_nobody_looks(repository: Repository) -> None:
-    watch = Watch(repository)
+    watch = Watch()
     follower = Follower(watch, repository)
     watch.start()
     watch.close()
