@@ -94,6 +94,13 @@ def test_a_plan_is_seen(seen: Any, trocar: Run) -> None:
     assert "tpgan" in done.stdout
 
 
+def test_every_metric_is_in_the_manual(seen: Any) -> None:
+    manual = (Path(__file__).parents[2] / "docs" / "operating.md").read_text()
+    shown = {line.split()[2] for line in _metrics(seen).splitlines() if line.startswith("# TYPE")}
+    assert len(shown) > 15
+    assert [name for name in shown if not name.startswith("process_") and f"`{name}`" not in manual] == []
+
+
 def test_a_stream_of_frames_is_seen(seen: Any) -> None:
     raw = video_pb2.RawPicture(
         width=64, height=48, format=video_pb2.PIXEL_FORMAT_BGR, data=bytes(64 * 48 * 3)
