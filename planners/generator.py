@@ -12,7 +12,7 @@ from trocar.planners.features import CHANNELS, SIDE
 from trocar.planners.types import Float32Array
 from trocar.runtime.errors import ManifestMismatch
 from trocar.runtime.repository.load import open_model
-from trocar.runtime.repository.store import Repository, shipped
+from trocar.runtime.repository.store import Model, Repository, shipped
 from trocar.runtime.session.base import Session
 
 MODEL = "tpgan"
@@ -45,7 +45,17 @@ class Generator:
             A file is not what the manifest says, or the network is not of this generator's shape.
         """
         model = (repository or shipped()).open(MODEL)
-        session = open_model(model, threads=threads)
+        return cls.of(model, open_model(model, threads=threads))
+
+    @classmethod
+    def of(cls, model: Model, session: Session) -> Generator:
+        """Take a model that is open.
+
+        Raises
+        ------
+        ManifestMismatch
+            The network is not of this generator's shape.
+        """
         expected = {"features": (len(CHANNELS), *_SITES), "noise": (NOISE_CHANNELS, *_SITES)}
         found = {spec.name: spec.shape[1:] for spec in session.inputs}
         if found != expected:

@@ -26,6 +26,7 @@ class ServerProcess:
     process: subprocess.Popen[str]
     target: str
     log: Path
+    metrics: str = ""
 
     def stop(self, signal_number: int = signal.SIGTERM, timeout_s: float = 60.0) -> int:
         """Send a signal and return the exit code."""
@@ -67,7 +68,8 @@ def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[
         assert process.stdout is not None
         line = process.stdout.readline()
         assert line, f"the server did not start: {log.read_text()}"
-        started.append(ServerProcess(process, json.loads(line)["listening"], log))
+        said = json.loads(line)
+        started.append(ServerProcess(process, said["listening"], log, said.get("metrics", "")))
         return started[-1]
 
     yield start

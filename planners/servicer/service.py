@@ -11,7 +11,7 @@ from typing import Any
 import grpc
 
 from trocar.planners import intake, local, pipeline
-from trocar.planners.generator import Generator
+from trocar.planners.generator import MODEL, Generator
 from trocar.planners.report import ARTIFACTS, render_artifacts
 from trocar.planners.requests import Search
 from trocar.planners.servicer import messages
@@ -19,8 +19,11 @@ from trocar.runtime.config import limits, parse_table
 from trocar.runtime.errors import Cancelled, DeadlineExceeded, InvalidInput
 from trocar.runtime.server.admission import Admission
 from trocar.runtime.server.services import ServiceContext
+from trocar.runtime.telemetry import Record, current, end_to_end, ignore, served_models
 from trocar.v1 import planning_pb2, planning_pb2_grpc
 
+# What a result's `timing_ms` has, less the total.
+STAGES = ("read", "generate", "refine", "dose", "dvh", "validity")
 # Less than this may not hold a search of the default number of moves.
 TIGHT_MS = 2_000.0
 SERVICE_NAME = planning_pb2.DESCRIPTOR.services_by_name["PlanningService"].full_name
@@ -103,12 +106,17 @@ class PlanningServicer(planning_pb2_grpc.PlanningServiceServicer):
     config : its limits.
     admission : who may compute.
     generator : ready for requests that start with its proposal.
+    record : takes the stages of requests.
     """
 
-    def __init__(self, config: PlanningConfig, admission: Admission, generator: Generator) -> None:
+    def __init__(
+        self, config: PlanningConfig, admission: Admission, generator: Generator, record: Record = ignore
+    ) -> None:
         self._config = config
-        self._generator = generator
+        # Another one takes its place where the repository has a newer; a request keeps the one it began with.
+        self.generator = generator
         self._admission = admission
+        self._record = record
 
     def Plan(  # noqa: N802
         self, request: planning_pb2.PlanRequest, context: Any
@@ -121,11 +129,14 @@ class PlanningServicer(planning_pb2_grpc.PlanningServiceServicer):
         search = self._bounded(messages.search(request.search))
         asked = intake.plan_request(messages.settings(request.settings), search)
         with self._admission.slot(start_by_s=call.search_until_s, abandoned=call.gone):
+            began_s = time.monotonic()
             case, read_ms = intake.timed_case(messages.case_input(request.case))
             asked = _within(asked, call.search_left_ms())
-            result = pipeline.plan_case(
-                case, asked, generator=self._generator, stop=call.stop, read_ms=read_ms
-            )
+            generator = self.generator
+            if asked.start == "gan":
+                current().model = generator.name
+            result = pipeline.plan_case(case, asked, generator=generator, stop=call.stop, read_ms=read_ms)
+            self._record(end_to_end(result.timing_ms, began_s))
             return _reply(result, request.artifacts, call)
 
     def Evaluate(  # noqa: N802
@@ -142,6 +153,7 @@ class PlanningServicer(planning_pb2_grpc.PlanningServiceServicer):
             index=request.index,
         )
         with self._admission.slot(start_by_s=call.search_until_s, abandoned=call.gone):
+            began_s = time.monotonic()
             case, read_ms = intake.timed_case(messages.case_input(request.case))
             result = pipeline.evaluate_plan(
                 case,
@@ -151,6 +163,7 @@ class PlanningServicer(planning_pb2_grpc.PlanningServiceServicer):
                 read_ms=read_ms,
                 more=given.findings(case),
             )
+            self._record(end_to_end(result.timing_ms, began_s))
             return _reply(result, request.artifacts, call)
 
     def EvaluateDose(  # noqa: N802
@@ -210,6 +223,18 @@ def _reply(result: pipeline.PlanResult, names: Sequence[str], call: Call) -> pla
 def add_service(server: grpc.Server, context: ServiceContext) -> Sequence[str]:
     """Add the service; see `trocar.runtime.server.services`."""
     config = parse_table(PlanningConfig, context.settings, where="[services.planning]")
-    servicer = PlanningServicer(config, context.admission, Generator.open(context.repository))
+    record = context.telemetry.stages("planning", STAGES)
+    generator = Generator.of(*context.sessions.open(MODEL))
+    servicer = PlanningServicer(config, context.admission, generator, record)
+
+    def take(name: str) -> str | None:
+        newest, before = Generator.of(*context.sessions.open(name)), servicer.generator
+        if newest.session is before.session:
+            return None
+        servicer.generator = newest
+        return newest.name.partition("/")[2]
+
+    context.watch.follow("planning", context.repository, lambda: (MODEL,), take)
+    context.telemetry.collect(lambda: [served_models("planning", [servicer.generator.name])])
     planning_pb2_grpc.add_PlanningServiceServicer_to_server(servicer, server)
     return (SERVICE_NAME,)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from trocar.runtime.errors import Cancelled, DeadlineExceeded, QueueFull
+from trocar.runtime.telemetry import Record, ignore
 
 # How often a waiting request looks whether its caller is still there.
 POLL_S = 0.05
@@ -21,14 +22,26 @@ class Admission:
     ----------
     max_running : requests that hold a slot at once.
     max_queued : requests that may wait for one.
+    waited : told of the stage `wait` of each that gets a slot.
     """
 
-    def __init__(self, max_running: int, max_queued: int) -> None:
+    def __init__(self, max_running: int, max_queued: int, waited: Record = ignore) -> None:
         self._max_running = max_running
         self._max_queued = max_queued
+        self._waited = waited
         self._running = 0
         self._waiting: deque[object] = deque()
         self._changed = threading.Condition()
+
+    @property
+    def running(self) -> int:
+        """Requests that hold a slot."""
+        return self._running
+
+    @property
+    def waiting(self) -> int:
+        """Requests that wait for one."""
+        return len(self._waiting)
 
     @contextmanager
     def slot(
@@ -50,8 +63,10 @@ class Admission:
         Cancelled
             The caller went away in the queue.
         """
+        asked_s = time.monotonic()
         self._take(start_by_s, abandoned)
         try:
+            self._waited((("wait", asked_s, time.monotonic()),))
             yield
         finally:
             with self._changed:

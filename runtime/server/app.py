@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent import futures
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +15,7 @@ from grpc_reflection.v1alpha import reflection
 
 from trocar.runtime.config import Config, ServerConfig, TlsConfig
 from trocar.runtime.errors import InvalidInput
+from trocar.runtime.repository.watch import Watch
 from trocar.runtime.server.address import Address, parse_address, prepare, release
 from trocar.runtime.server.admission import Admission
 from trocar.runtime.server.auth import Auth
@@ -26,6 +27,9 @@ from trocar.runtime.server.reading import MOST as READING
 from trocar.runtime.server.reading import Reading
 from trocar.runtime.server.services import AddToServer, add_services
 from trocar.runtime.server.tokens import Tokens
+from trocar.runtime.telemetry import Family
+from trocar.runtime.telemetry.device import DeviceMemory
+from trocar.runtime.telemetry.open import open_telemetry
 
 # Threads beyond those that compute or wait, so that health and refusals answer under full load.
 SPARE_THREADS = 8
@@ -51,19 +55,29 @@ class Server:
         limits = config.server
         self._grace_s = limits.drain_grace_s
         self._gate = Gate()
-        admission = Admission(limits.max_running, limits.max_queued)
+        self.telemetry = open_telemetry(limits)
+        admission = Admission(
+            limits.max_running, limits.max_queued, self.telemetry.stages("queue", ("wait",))
+        )
+        self.telemetry.collect(lambda: _load(self._gate, admission))
+        self.telemetry.collect(DeviceMemory().read)
         threads = limits.max_running + limits.max_queued + SPARE_THREADS
         self._pool = futures.ThreadPoolExecutor(threads + READING, thread_name_prefix="rpc")
         self._reading = Reading()
         auth = Auth(Tokens(Path(limits.auth.tokens), set(services))) if limits.auth.tokens else None
+        guard = Guard(self._gate, self.telemetry)
         self._server = grpc.server(
             self._pool,
-            interceptors=[self._reading, Guard(self._gate), *([auth] if auth else []), *_rate(limits)],
+            interceptors=[self._reading, guard, *([auth] if auth else []), *_rate(limits)],
             options=channel_options(limits),
             maximum_concurrent_rpcs=MAX_CALLS,
         )
         self._on_drain: list[Callable[[], None]] = []
-        self._names = add_services(self._server, services, config, admission, self._on_drain.append)
+        self._watch = Watch(limits.watch_s)
+        self.telemetry.collect(self._watch.families)
+        self._names = add_services(
+            self._server, services, config, admission, self.telemetry, self._watch, self._on_drain.append
+        )
         if auth is not None:
             auth.services = self._names
         self._health = health.HealthServicer()
@@ -78,6 +92,7 @@ class Server:
         self._server.start()
         for name in (*self._names, health.OVERALL_HEALTH):
             self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+        self._watch.start()
 
     def drain(self) -> int:
         """Refuse new requests, finish those in flight, stop.
@@ -91,6 +106,7 @@ class Server:
         """
         self._health.enter_graceful_shutdown()
         self._gate.close()
+        self._watch.close()
         for end in self._on_drain:
             end()
         cut = self._gate.wait_empty(self._grace_s)
@@ -98,6 +114,7 @@ class Server:
         self._server.stop(0 if cut else CUT_GRACE_S).wait()
         self._gate.wait_empty(CUT_GRACE_S)
         self._reading.close()
+        self.telemetry.close()
         release(self.address)
         return cut
 
@@ -112,6 +129,19 @@ class Server:
     def hurry(self) -> None:
         """End a drain's grace now."""
         self._gate.hurry()
+
+
+def _load(gate: Gate, admission: Admission) -> Iterator[Family]:
+    for name, what, value in (
+        (
+            "trocar_requests_in_flight",
+            "Requests that came and are not answered, streams among them.",
+            gate.in_flight,
+        ),
+        ("trocar_queue_running", "Requests that hold one of max_running slots.", admission.running),
+        ("trocar_queue_waiting", "Requests that wait for a slot.", admission.waiting),
+    ):
+        yield Family(name, "gauge", what, rows=[((), float(value))])
 
 
 def _rate(config: ServerConfig) -> list[Rate]:

@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 import grpc
 
 from trocar.runtime.config import Config, refuse_unknown
+from trocar.runtime.repository.watch import Watch
 from trocar.runtime.server.admission import Admission
+from trocar.runtime.telemetry import Telemetry
 
 if TYPE_CHECKING:
+    from trocar.runtime.repository.sessions import Sessions
     from trocar.runtime.repository.store import Repository
 
 
@@ -26,12 +29,18 @@ class ServiceContext:
         `trocar.runtime.config.parse_table`.
     admission : whoever computes takes a slot here first, so that one place bounds the load.
     repository : where models come from; it opens what the server may serve and nothing else.
+    sessions : of the repository's models, one for all services that run the same one.
+    watch : tells of changes in the repository, where the server is told to look for them.
+    telemetry : takes what can be seen from outside.
     on_drain : takes what is called when the server begins to drain, such as the end of idle streams.
     """
 
     settings: Mapping[str, Any]
     admission: Admission
     repository: Repository
+    sessions: Sessions
+    watch: Watch
+    telemetry: Telemetry
     on_drain: Callable[[Callable[[], None]], None]
 
 
@@ -53,10 +62,13 @@ def add_services(
     services: Mapping[str, AddToServer],
     config: Config,
     admission: Admission,
+    telemetry: Telemetry,
+    watch: Watch,
     on_drain: Callable[[Callable[[], None]], None],
 ) -> dict[str, str]:
     """Add every service to the server and return their full protobuf names, each with its entry point's."""
     # Brings NumPy, whose threads must not start before the server has blocked the signals it waits for.
+    from trocar.runtime.repository.sessions import Sessions
     from trocar.runtime.repository.store import open_repository
 
     refuse_unknown(config.services, tuple(sorted(services)), "[services]")
@@ -64,7 +76,10 @@ def add_services(
     refuse_unknown(dict.fromkeys(wanted), tuple(sorted(services)), "[server] services")
     names: dict[str, str] = {}
     repository = open_repository(config.server.repository, require_signature=config.server.require_signature)
+    sessions = Sessions(repository)
     for name, add in sorted((name, add) for name, add in services.items() if name in wanted):
-        context = ServiceContext(config.services.get(name, {}), admission, repository, on_drain)
+        context = ServiceContext(
+            config.services.get(name, {}), admission, repository, sessions, watch, telemetry, on_drain
+        )
         names |= dict.fromkeys(add(server, context), name)
     return names

@@ -15,12 +15,16 @@ from trocar.runtime.server.inference.models import Models
 from trocar.runtime.server.inference.plan import Plan, Source, Target, read
 from trocar.runtime.server.inference.regions import Region, Regions
 from trocar.runtime.session.base import Array
+from trocar.runtime.telemetry import Record, current, ignore
 
 # Plans that are kept, of heads no longer than this.
 MAX_PLANS, MAX_PLAN_BYTES = 256, 4096
 # A client may change shared memory while it is read. Indices and sizes are read twice by some operators, and
 # must not differ the second time; they are integers, or small.
 _SNAPSHOT_DTYPES, _SNAPSHOT_BYTES = ("int32", "int64", "bool"), 1 << 16
+
+# Of a request, each from where the one before ends.
+STAGES = ("input", "queue", "compute", "output")
 
 Pieces = list[bytes | memoryview]
 
@@ -33,12 +37,16 @@ class Inference:
     models : what is loaded.
     regions : what clients registered.
     admission : where a request waits for its turn.
+    record : takes `STAGES` of each request that was answered.
     """
 
-    def __init__(self, models: Models, regions: Regions, admission: Admission) -> None:
+    def __init__(
+        self, models: Models, regions: Regions, admission: Admission, record: Record = ignore
+    ) -> None:
         self._models = models
         self._regions = regions
         self._admission = admission
+        self._record = record
         self._plans: dict[bytes, Plan] = {}
 
     def answer(self, message: bytes, *, remaining_s: float | None, abandoned: Callable[[], bool]) -> Pieces:
@@ -63,6 +71,7 @@ class Inference:
         request = wire.split(message)
         plan = self._plan(request.head)
         statistics = plan.loaded.statistics
+        current().model = plan.loaded.name
         try:
             if len(request.raw) != plan.raw_count:
                 raise InvalidInput(
@@ -85,7 +94,11 @@ class Inference:
         except TrocarError:
             statistics.failed(time.perf_counter_ns() - came)
             raise
-        statistics.succeeded((came, asked, began, ran, time.perf_counter_ns()))
+        written = time.perf_counter_ns()
+        statistics.succeeded((came, asked, began, ran, written))
+        if self._record is not ignore:
+            marks_s = [mark / 1e9 for mark in (came, asked, began, ran, written)]
+            self._record(tuple(zip(STAGES, marks_s, marks_s[1:], strict=False)))
         return pieces
 
     def _plan(self, head: bytes) -> Plan:
@@ -97,7 +110,16 @@ class Inference:
             if len(self._plans) >= MAX_PLANS:
                 self._plans.clear()
             self._plans[head] = plan
+            # Whoever swapped the model meanwhile may have called `forget` before this was kept.
+            if not self._serves(plan):
+                self._plans.pop(head, None)
         return plan
+
+    def _serves(self, plan: Plan) -> bool:
+        try:
+            return self._models.get(plan.loaded.name) is plan.loaded
+        except TrocarError:
+            return False
 
     def forget(self) -> None:
         """Let go of plans, which hold the sessions of models that are unloaded."""
