@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from trocar.runtime.channel import add_access
 from trocar.runtime.errors import InvalidInput
 
 if TYPE_CHECKING:
+    from trocar.planners.io.dicom_send import Peer
     from trocar.planners.requests import CaseInput, Settings
     from trocar.planners.types import Planes, Template
 
@@ -37,12 +40,7 @@ def add_case(parser: argparse.ArgumentParser) -> None:
 def add_settings(parser: argparse.ArgumentParser) -> None:
     """How to treat."""
     group = parser.add_argument_group("treatment")
-    group.add_argument(
-        "--protocol",
-        metavar="NAME|FILE.toml",
-        help="a shipped protocol (ldr-i125-145 if absent) or a centre's own",
-    )
-    group.add_argument("--source", metavar="NAME|FILE.json", help="a seed model; the protocol's if absent")
+    add_rules(group, "a shipped protocol (ldr-i125-145 if absent) or a centre's own", "the protocol's")
     group.add_argument("--strength-u", metavar="U", type=float, help="air-kerma strength of one seed")
     group.add_argument("--prescription-gy", metavar="GY", type=float, help="the prescribed dose")
     group.add_argument(
@@ -51,6 +49,12 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
         help="needle template in mm; placed on the PTV if absent",
     )
     group.add_argument("--planes", metavar="Z0,PITCH,N", help="seed planes in mm; over the PTV if absent")
+
+
+def add_rules(group: argparse._ActionsContainer, protocol: str, source: str) -> None:
+    """Which protocol and source; the texts say what they are if absent."""
+    group.add_argument("--protocol", metavar="NAME|FILE.toml", help=protocol)
+    group.add_argument("--source", metavar="NAME|FILE.json", help=f"a seed model; {source} if absent")
 
 
 def add_run(parser: argparse.ArgumentParser) -> None:
@@ -66,6 +70,7 @@ def add_run(parser: argparse.ArgumentParser) -> None:
         default=300.0,
         help="with --server: the call's deadline (%(default)g)",
     )
+    add_access(group)
     group.add_argument("--json", action="store_true", help="one JSON document on stdout")
     group.add_argument(
         "-o",
@@ -74,6 +79,48 @@ def add_run(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help="write plan.json, dose.nrrd, dvh.png, plan.png and report.html",
     )
+
+
+def add_dicom(parser: argparse.ArgumentParser) -> None:
+    """DICOM files, and where to send them."""
+    group = parser.add_argument_group(
+        "DICOM",
+        "unapproved, with the findings in the plan's description, also where they failed; "
+        "--send travels unencrypted, as DICOM does by default",
+    )
+    group.add_argument(
+        "--dicom",
+        action="store_true",
+        help="with -o: plan.dcm (RTPLAN), dose.dcm (RTDOSE) and, where structures were derived or the case "
+        "is no DICOM, structures.dcm (RTSTRUCT) too",
+    )
+    group.add_argument(
+        "--send",
+        metavar="HOST:PORT",
+        help="store them at this DICOM node (C-STORE); it is asked with a C-ECHO before the search",
+    )
+    group.add_argument(
+        "--aet", metavar="AET", default="TROCAR", help="with --send: our AE title (%(default)s)"
+    )
+    group.add_argument(
+        "--aec", metavar="AET", default="ANY-SCP", help="with --send: the node's AE title (%(default)s)"
+    )
+    group.add_argument(
+        "--send-timeout-s",
+        metavar="S",
+        type=float,
+        default=60.0,
+        help="with --send: the asking, and the storing, may each take so long (%(default)g)",
+    )
+
+
+def peer_of(args: argparse.Namespace) -> Peer | None:
+    """Read whom to send to, if anyone."""
+    if args.send is None:
+        return None
+    from trocar.planners.io.dicom_send import parse_peer
+
+    return parse_peer(args.send, called=args.aec, calling=args.aet, timeout_s=args.send_timeout_s)
 
 
 def check_run(args: argparse.Namespace) -> None:
@@ -99,20 +146,29 @@ def case_of(args: argparse.Namespace) -> CaseInput:
 
 def settings_of(args: argparse.Namespace) -> Settings:
     """Read the treatment's settings; files are read here and travel as text."""
-    from trocar.planners.files import read_text
-    from trocar.planners.requests import DEFAULT_PROTOCOL, Settings
+    from trocar.planners.requests import DEFAULT_PROTOCOL
 
-    protocol_file = args.protocol if args.protocol and args.protocol.lower().endswith(".toml") else None
-    source_file = args.source if args.source and args.source.lower().endswith(".json") else None
-    return Settings(
-        protocol=args.protocol or DEFAULT_PROTOCOL,
-        protocol_toml=read_text(Path(protocol_file), "--protocol") if protocol_file else None,
-        source=None if source_file else args.source,
-        source_json=read_text(Path(source_file), "--source") if source_file else None,
+    return replace(
+        rules_of(args, DEFAULT_PROTOCOL),
         strength_u=args.strength_u,
         prescription_gy=args.prescription_gy,
         template=parse_template(args.template) if args.template else None,
         planes=parse_planes(args.planes) if args.planes else None,
+    )
+
+
+def rules_of(args: argparse.Namespace, default: str) -> Settings:
+    """Read what `add_rules` took; `default` is the protocol where none was named."""
+    from trocar.planners.files import read_text
+    from trocar.planners.requests import Settings
+
+    protocol_file = args.protocol if args.protocol and args.protocol.lower().endswith(".toml") else None
+    source_file = args.source if args.source and args.source.lower().endswith(".json") else None
+    return Settings(
+        protocol=args.protocol or default,
+        protocol_toml=read_text(Path(protocol_file), "--protocol") if protocol_file else None,
+        source=None if source_file else args.source,
+        source_json=read_text(Path(source_file), "--source") if source_file else None,
     )
 
 

@@ -12,9 +12,10 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from trocar.runtime.command import Command
-from trocar.runtime.config import Config, load_config
+from trocar.runtime.config import AuthConfig, Config, ServerConfig, TlsConfig, load_config
 from trocar.runtime.errors import DeadlineExceeded, InvalidInput
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -26,6 +27,8 @@ examples:
   trocar serve --listen 127.0.0.1:0 --json           a free port, printed as {"listening": "127.0.0.1:PORT"}
   trocar serve --repository DIR --require-signature centre.key.pub     only models that this key signed
   trocar serve --config trocar.toml
+  trocar serve --listen 0.0.0.0:8001 --tls-cert server.pem --tls-key server.key --tokens tokens.toml
+                                                     for other machines; `trocar token add` makes tokens
 
 trocar.toml, with its defaults:
   [server]
@@ -41,9 +44,20 @@ trocar.toml, with its defaults:
   metrics_public = false   # whether metrics may be an address that other machines reach
   traces = ""              # "http://127.0.0.1:4317": OpenTelemetry's collector; empty: as OTEL_* say
   drain_grace_s = 30.0     # SIGTERM: finish what is in flight, at most this long
-  reflection = true
+  reflection = false       # whether grpcurl and the like may ask what there is
+  insecure = false         # whether other machines may reach it without TLS
   log_level = "info"
   log_format = "text"      # or "json", an object a line
+  [server.tls]             # PEM files, read anew when they change
+  certificate = ""         # the server's own and its chain; empty: no TLS
+  key = ""                 # its private key, which others on the machine cannot read
+  client_ca = ""           # clients need a certificate of one of these authorities; empty: they need none
+  [server.auth]
+  tokens = ""              # the file that `trocar token` keeps; empty: whoever reaches the port may call
+  [server.clients]
+  requests_per_s = 0.0     # of one token, else of one address; more is RESOURCE_EXHAUSTED; 0: no limit
+  burst = 100              # at once, before that rate holds
+  max_connections = 256    # of all clients together
   [services.planning]      # each service has a table of its own
   max_budget_ms = 60000.0  # the longest search a caller may ask for
   [services.inference]     # the Open Inference Protocol v2
@@ -52,7 +66,8 @@ trocar.toml, with its defaults:
   shared_memory = true     # whether clients may register POSIX shared memory of the server's user
   shared_memory_prefix = ""  # with which its names have to begin
 
-There is no TLS and no authentication: keep it on this machine, or behind something that has both.
+Without --tokens whoever reaches the port may call; without TLS it listens on this machine only.
+SECURITY.md says what each defence covers.
 """
 
 
@@ -85,6 +100,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="ADDR",
         help="a Ray cluster that runs (default: one on this machine)",
     )
+    group = parser.add_argument_group("who may call")
+    group.add_argument("--tls-cert", metavar="FILE", help="the server's certificate and chain, PEM")
+    group.add_argument("--tls-key", metavar="FILE", help="its private key, PEM")
+    group.add_argument(
+        "--tls-client-ca", metavar="FILE", help="clients need a certificate of these authorities, PEM"
+    )
+    group.add_argument("--tokens", metavar="FILE", help="calls need a token of this file; see `trocar token`")
+    group.add_argument(
+        "--insecure", action="store_true", help="listen where other machines can reach it, even without TLS"
+    )
     parser.add_argument("--config", type=Path, metavar="FILE", help="a TOML file; options win over it")
     parser.add_argument("--json", action="store_true", help="one JSON line on stdout once it listens")
 
@@ -101,9 +126,7 @@ def run(args: argparse.Namespace) -> int:
 
     keep_large_buffers()
     config = load_config(args.config) if args.config else Config()
-    options = ("listen", "repository", "require_signature")
-    given = {name: value for name in options if (value := getattr(args, name))}
-    config = replace(config, server=replace(config.server, **given))
+    config = replace(config, server=_with_options(config.server, args))
     log_to_stderr(config.server.log_level, config.server.log_format)
     if args.engine == "ray":
         return _serve_on_ray(config, args)
@@ -111,9 +134,12 @@ def run(args: argparse.Namespace) -> int:
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     server = Server(config, find_services())
     server.start()
-    if not server.address.local:
+    if not server.address.local and not (config.server.tls.certificate and config.server.auth.tokens):
         logging.getLogger("trocar.server").warning(
-            "%s can be reached from other machines, with no TLS and no authentication", server.address.target
+            "%s can be reached from other machines, %s TLS, %s tokens",
+            server.address.target,
+            "with" if config.server.tls.certificate else "without",
+            "with" if config.server.auth.tokens else "without",
         )
     shown = server.telemetry.address
     _say(f"listening on {server.address.target}" + (f", metrics on {shown}" if shown else ""), config)
@@ -133,10 +159,40 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _with_options(config: ServerConfig, args: argparse.Namespace) -> ServerConfig:
+    """Return the configuration with what the command line says in its place."""
+
+    def given(**options: str | bool | None) -> dict[str, Any]:
+        return {name: value for name, value in options.items() if value}
+
+    return replace(
+        config,
+        tls=replace(
+            config.tls, **given(certificate=args.tls_cert, key=args.tls_key, client_ca=args.tls_client_ca)
+        ),
+        auth=replace(config.auth, **given(tokens=args.tokens)),
+        **given(
+            listen=args.listen,
+            repository=args.repository,
+            require_signature=args.require_signature,
+            insecure=args.insecure,
+        ),
+    )
+
+
 def _serve_on_ray(config: Config, args: argparse.Namespace) -> int:
     """Serve from a cluster until SIGTERM or SIGINT."""
+    server = config.server
+    if server.tls != TlsConfig() or server.auth != AuthConfig():
+        raise InvalidInput(
+            "--engine ray: expected no TLS and no tokens, which Ray's proxy does not have, got some"
+        )
+    if not server.insecure:
+        raise InvalidInput(
+            "--engine ray: expected --insecure with it: Ray's proxy listens on every address without TLS"
+        )
     for key in ("metrics", "traces", "watch_s"):
-        if getattr(config.server, key):
+        if getattr(server, key):
             raise InvalidInput(
                 f"[server] {key}: expected none with --engine ray, whose workers share no place for it"
             )

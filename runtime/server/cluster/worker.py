@@ -134,7 +134,7 @@ class Worker:
 
     def names(self) -> tuple[str, ...]:
         """Full names of the services hosted."""
-        return self._names
+        return tuple(self._names)
 
     async def call(self, method: str, request: bytes) -> tuple[str, str, bytes]:
         """Answer one call: name of the status code, its text, the reply's bytes."""
