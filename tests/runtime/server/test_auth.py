@@ -1,12 +1,14 @@
 from types import SimpleNamespace
 from typing import Any, cast
 
+import pytest
+
 from trocar.runtime.server.auth import Auth
 
 
-def test_a_name_that_is_no_method_is_grpc_s_to_refuse() -> None:
-    """It would stand in the log and be a label of metrics, made up by whoever has no token."""
+@pytest.mark.parametrize("known", [False, True])
+def test_a_refusal_says_whether_there_is_such_a_method(known: bool) -> None:
+    """A made-up name would stand in the log and be a label of metrics, without a token."""
     called = cast(Any, SimpleNamespace(method="/made.up/MUELLER", invocation_metadata=()))
-    auth = Auth(cast(Any, None))
-    assert auth.intercept_service(lambda _: None, called) is None
-    assert auth.intercept_service(lambda _: cast(Any, object()), called) is not None
+    found = cast(Any, object()) if known else None
+    assert Auth(cast(Any, None)).intercept_service(lambda _: found, called).nameless is not known
