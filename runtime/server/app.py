@@ -56,9 +56,8 @@ class Server:
         self._grace_s = limits.drain_grace_s
         self._gate = Gate()
         self.telemetry = open_telemetry(limits)
-        admission = Admission(
-            limits.max_running, limits.max_queued, self.telemetry.stages("queue", ("wait",))
-        )
+        waited = self.telemetry.stages("queue", ("wait",))
+        admission = Admission(limits.max_running, limits.max_queued, waited)
         self.telemetry.collect(lambda: _load(self._gate, admission))
         self.telemetry.collect(DeviceMemory().read)
         threads = limits.max_running + limits.max_queued + SPARE_THREADS
@@ -113,8 +112,8 @@ class Server:
         # Replies already computed leave with this; only what was cut is cancelled by it.
         self._server.stop(0 if cut else CUT_GRACE_S).wait()
         self._gate.wait_empty(CUT_GRACE_S)
-        self._reading.close()
         self.telemetry.close()
+        self._reading.close()
         release(self.address)
         return cut
 

@@ -47,6 +47,8 @@ STATUS: dict[type[TrocarError], grpc.StatusCode] = {
     TrocarError: grpc.StatusCode.INTERNAL,
 }
 
+# Stands for methods that the server does not have.
+UNKNOWN = "/unknown/unknown"
 # Status details travel in an HTTP/2 header, and peers refuse headers beyond 8 KiB.
 MAX_DETAILS = 1000
 
@@ -144,6 +146,8 @@ class Guard(grpc.ServerInterceptor):
         behaviour = getattr(handler, kind)
         guarded = self._stream if handler.response_streaming else self._unary
         make = getattr(grpc, f"{kind}_rpc_method_handler")
+        if getattr(handler, "nameless", False):  # refused before it was known whether there is such a method
+            method = UNKNOWN
         seen = _Seen(method, kind, *read_metadata(handler_call_details.invocation_metadata or ()))
         return make(
             guarded(seen, behaviour),
