@@ -5,18 +5,18 @@ BIN := $(VENV)/bin
 DEV := .venv-dev
 STUBS := .venv-stubs
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 $(BIN)/python -m pip --quiet --quiet
-SOURCES := $(wildcard $(shell git ls-files -co --exclude-standard -- bench planners runtime export video proto cmake \
+SOURCES := $(wildcard $(shell git ls-files -co --exclude-standard -- bench planners runtime training export video proto cmake \
 	pyproject.toml CMakeLists.txt LICENSE README.md 2>/dev/null))
 WHEEL := build/wheel/.built
 RUN := $(VENV)/.run
 TOOLS := $(VENV)/.tools
 SANITIZED := build/sanitize/.built
-PACKAGES := trocar.planners trocar.runtime trocar.export trocar.video trocar.bench
+PACKAGES := trocar.planners trocar.runtime trocar.training trocar.export trocar.video trocar.bench
 export CMAKE_BUILD_PARALLEL_LEVEL ?= $(shell nproc 2>/dev/null || echo 2)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help env build demo test sanitize gpu testtrain check ruff types imports clang-format stubs-current pytest stubs dev picture clean
+.PHONY: help env build demo test dicomtools sanitize gpu testtrain testray check ruff types imports clang-format stubs-current pytest stubs dev picture clean
 say = @printf '==> %s\n' "$(1)"
 
 help: ## list the targets
@@ -26,7 +26,7 @@ help: ## list the targets
 demo: $(RUN) ## plan a phantom and annotate a clip over gRPC; show figures and pictures
 	@BIN=$(BIN) tools/demo.sh
 
-test: check pytest sanitize ## build and install the wheel, check it, test it
+test: dicomtools check pytest sanitize ## build and install the wheel, check it, test it
 
 build: $(WHEEL) ## build the wheel into build/wheel
 
@@ -36,11 +36,21 @@ testtrain: $(TOOLS) ## the tests that need torch, which the train extra brings
 	$(call say,pip install: the train extra)
 	@$(PIP) install "$$(echo build/wheel/*.whl)[train]"
 	$(call say,pytest: training and export)
-	@$(BIN)/pytest tests/planners/tpgan tests/video/annotator tests/export
+	@$(BIN)/pytest tests/training tests/planners/tpgan tests/video/annotator tests/export
+
+testray: $(TOOLS) ## the tests of serving on a Ray cluster, which the ray extra brings
+	$(call say,pip install: the ray extra)
+	@$(PIP) install "$$(echo build/wheel/*.whl)[ray]"
+	$(call say,pytest: a cluster of three nodes)
+	@$(BIN)/pytest tests/runtime/server/cluster tests/integration/test_ray.py
 
 pytest: $(TOOLS)
 	$(call say,pytest: the installed wheel)
 	@$(BIN)/pytest
+
+dicomtools: ## what DICOM files are tested with, from apt where there is root; else those tests skip
+	$(call say,apt: dicom3tools dcmtk orthanc)
+	@tools/dicomtools.sh
 
 sanitize: $(TOOLS) $(SANITIZED) ## the kernels' tests with AddressSanitizer and UndefinedBehaviorSanitizer
 	$(call say,pytest: the kernels with sanitizers)

@@ -125,7 +125,8 @@ def _request(submission: Submission, settings: Settings) -> tuple[Plan, PlanRequ
                 f'the plan was made under "{key}", which is not shipped: give its file with --protocol'
             )
         settings = replace(settings, protocol=key)
-    return intake.evaluation(settings, submission.document, index=0)
+    evaluation = intake.evaluation(settings, submission.document, index=0)
+    return evaluation.plan, evaluation.request
 
 
 def _rule_changes(submission: Submission, request: PlanRequest) -> Iterator[Change]:

@@ -15,7 +15,8 @@ from typing import Any
 from trocar.planners.approval.check import Checked
 from trocar.planners.approval.submission import PLAN_DCM, PLAN_JSON, Submission
 from trocar.planners.io.dicom import RT_PLAN
-from trocar.planners.io.dicom_out import UUID_ROOT, encoded, plan_description, reference
+from trocar.planners.io.dicom_out import plan_description
+from trocar.planners.io.dicom_write import UUID_ROOT, encoded, reference
 from trocar.planners.io.plans import plan_sha256
 from trocar.planners.io.sealed import add_entry, digest, enter, seal
 from trocar.runtime.audit import AuditLog, Entry

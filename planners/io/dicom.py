@@ -66,8 +66,8 @@ def open_dicom(data: bytes, what: str, sop_class: str) -> Any:
 def plain(item: Any, keyword: str) -> Any:
     """Return a value, None where it is missing.
 
-    The file says itself what an element is, so that a text may be a sequence; with 3000 more in it, `str` of
-    one goes on for minutes.
+    The file says itself what an element is, so that a text may be a sequence; with 3000 more in it,
+    `str` of one goes on for minutes.
 
     Raises
     ------

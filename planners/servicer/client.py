@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
 
 from trocar.planners.requests import CaseInput, Search, Settings
 from trocar.planners.servicer import messages
+from trocar.runtime.channel import Access, open_channel
 from trocar.runtime.errors import Unavailable
 from trocar.runtime.server.interceptors import error_of
 from trocar.v1 import planning_pb2, planning_pb2_grpc
 
 Answer = tuple[dict[str, Any], dict[str, bytes]]
-
-# Requests and replies are bounded by the server; a reply with its pictures passes gRPC's 4 MB default.
-CHANNEL_OPTIONS = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1))
+Reply = TypeVar("Reply")
 
 
 def plan(
-    server: str,
+    server: Access,
     case: CaseInput,
     settings: Settings,
     search: Search,
@@ -32,7 +31,7 @@ def plan(
 
     Parameters
     ----------
-    server : `host:port` or `unix:/path`.
+    server : where it is, and what it takes to be let in.
     artifacts : names of the files to render.
     timeout_s : the call's deadline; it bounds the search.
 
@@ -51,11 +50,12 @@ def plan(
         search=messages.search_message(search),
         artifacts=artifacts,
     )
-    return _call(server, lambda stub: stub.Plan(request, timeout=timeout_s), artifacts)
+    reply = _call(server, lambda stub: stub.Plan(request, timeout=timeout_s))
+    return messages.read_reply(reply, artifacts)
 
 
 def evaluate(
-    server: str,
+    server: Access,
     case: CaseInput,
     settings: Settings,
     plan_file: bytes,
@@ -74,21 +74,32 @@ def evaluate(
         dose_grid_mm=dose_grid_mm,
         artifacts=artifacts,
     )
-    return _call(server, lambda stub: stub.Evaluate(request, timeout=timeout_s), artifacts)
+    reply = _call(server, lambda stub: stub.Evaluate(request, timeout=timeout_s))
+    return messages.read_reply(reply, artifacts)
 
 
-def _call(
-    server: str,
-    call: Callable[[planning_pb2_grpc.PlanningServiceStub], planning_pb2.PlanReply],
-    artifacts: Sequence[str],
-) -> Answer:
-    with grpc.insecure_channel(server, options=CHANNEL_OPTIONS) as channel:
+def evaluate_rtdose(
+    server: Access,
+    case: CaseInput,
+    settings: Settings,
+    plan_file: bytes,
+    dose_file: bytes,
+    *,
+    treated: str = "",
+    timeout_s: float | None = None,
+) -> dict[str, Any]:
+    """Call `PlanningService.EvaluateDose`; as `trocar.planners.local.evaluate_rtdose`."""
+    request = messages.dose_message(case, settings, plan_file, dose_file, treated)
+    return messages.document_of(_call(server, lambda stub: stub.EvaluateDose(request, timeout=timeout_s)))
+
+
+def _call(server: Access, call: Callable[[planning_pb2_grpc.PlanningServiceStub], Reply]) -> Reply:
+    with open_channel(server) as channel:
         try:
-            reply = call(planning_pb2_grpc.PlanningServiceStub(channel))
+            return call(planning_pb2_grpc.PlanningServiceStub(channel))
         except grpc.RpcError as error:
             code, details = error.code(), error.details() or ""
             raised = error_of(code, details)
             if isinstance(raised, Unavailable):
-                raised = Unavailable(f"no server at {server}: {details}")
+                raised = Unavailable(f"no server at {server.address}: {details}")
             raise raised from error
-    return messages.read_reply(reply, artifacts)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from trocar.planners.io import sealed
-from trocar.planners.io.dicom_out import encoded
+from trocar.planners.io.dicom_write import encoded
 
 Run = Callable[..., tuple[int, Any, str]]
 BY = ("--by", "Curie^Marie")
