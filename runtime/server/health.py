@@ -1,6 +1,6 @@
 """`grpc.health.v1.Health`, with a bounded number of watchers.
 
-grpcio's own sends to a watcher while it holds a lock that its polling thread takes when a watcher leaves: enough
+grpcio's own sends to a watcher while it holds a lock that the polling thread takes when a watcher leaves:
 watchers that come and go stop the whole server.
 """
 
