@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any, cast
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from trocar.runtime.config import Config, ServerConfig, TlsConfig
 from trocar.runtime.errors import InvalidInput
 from trocar.runtime.repository.watch import Watch
+from trocar.runtime.server import health
 from trocar.runtime.server.address import Address, parse_address, prepare, release
 from trocar.runtime.server.admission import Admission
 from trocar.runtime.server.auth import Auth
@@ -61,7 +62,9 @@ class Server:
         self.telemetry.collect(lambda: _load(self._gate, admission))
         self.telemetry.collect(DeviceMemory().read)
         threads = limits.max_running + limits.max_queued + SPARE_THREADS
-        self._pool = futures.ThreadPoolExecutor(threads + READING, thread_name_prefix="rpc")
+        self._pool = futures.ThreadPoolExecutor(
+            threads + READING + health.MAX_WATCHERS, thread_name_prefix="rpc"
+        )
         self._reading = Reading()
         auth = Auth(Tokens(Path(limits.auth.tokens), set(services))) if limits.auth.tokens else None
         guard = Guard(self._gate, self.telemetry)
@@ -79,7 +82,7 @@ class Server:
         )
         if auth is not None:
             auth.services = self._names
-        self._health = health.HealthServicer()
+        self._health = health.Health()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         if limits.reflection:
             shown = (*self._names, health.SERVICE_NAME, reflection.SERVICE_NAME)
@@ -89,7 +92,7 @@ class Server:
     def start(self) -> None:
         """Take requests, and say so to health checks."""
         self._server.start()
-        for name in (*self._names, health.OVERALL_HEALTH):
+        for name in (*self._names, health.OVERALL):
             self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
         self._watch.start()
 
