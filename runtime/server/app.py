@@ -15,13 +15,14 @@ from grpc_reflection.v1alpha import reflection
 from trocar.runtime.config import Config
 from trocar.runtime.errors import InvalidInput
 from trocar.runtime.server.address import Address, parse_address, prepare, release
-from trocar.runtime.server.admission import Admission
 from trocar.runtime.server.describe import Pools
 from trocar.runtime.server.interceptors import Gate, Guard
+from trocar.runtime.server.scheduler import Scheduler
 from trocar.runtime.server.services import AddToServer, add_services
 
-# Threads beyond those that compute or wait, so that health and refusals answer under full load.
-SPARE_THREADS = 8
+# Threads beyond those that compute or wait: open streams hold some, and health and refusals have to answer
+# under full load.
+SPARE_THREADS = 16
 # After the grace, how long cancelled requests get to notice.
 CUT_GRACE_S = 2.0
 
@@ -44,11 +45,9 @@ class Server:
         limits = config.server
         self._grace_s = limits.drain_grace_s
         self._gate = Gate()
-        admission = Admission(limits.max_running, limits.max_queued)
+        scheduler = Scheduler(limits.max_running, max(limits.max_held, limits.max_running))
         self._server = grpc.server(
-            futures.ThreadPoolExecutor(
-                limits.max_running + limits.max_queued + SPARE_THREADS, thread_name_prefix="rpc"
-            ),
+            futures.ThreadPoolExecutor(scheduler.max_held + SPARE_THREADS, thread_name_prefix="rpc"),
             interceptors=[Guard(self._gate)],
             options=(
                 ("grpc.max_receive_message_length", limits.max_message_mib << 20),
@@ -58,7 +57,7 @@ class Server:
             ),
         )
         self._on_drain: list[Callable[[], None]] = []
-        self._names = add_services(self._server, services, config, admission, self._on_drain.append)
+        self._names = add_services(self._server, services, config, scheduler, self._on_drain.append)
         self._health = health.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         if limits.reflection:

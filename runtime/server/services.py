@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import grpc
 
 from trocar.runtime.config import Config, refuse_unknown
-from trocar.runtime.server.admission import Admission
+from trocar.runtime.server.scheduler import Scheduler
 
 if TYPE_CHECKING:
     from trocar.runtime.repository.store import Repository
@@ -24,14 +24,18 @@ class ServiceContext:
     ----------
     settings : the service's own table `[services.NAME]` of the configuration, unchecked; see
         `trocar.runtime.config.parse_table`.
-    admission : whoever computes takes a slot here first, so that one place bounds the load.
+    scheduler : whoever computes takes a slot of a queue of this first, so that one place bounds the load.
+    max_queued : requests that may wait in one queue.
     repository : where models come from; it opens what the server may serve and nothing else.
+    repository_options : arguments of `open_repository` that open the same in another process.
     on_drain : takes what is called when the server begins to drain, such as the end of idle streams.
     """
 
     settings: Mapping[str, Any]
-    admission: Admission
+    scheduler: Scheduler
+    max_queued: int
     repository: Repository
+    repository_options: Mapping[str, str]
     on_drain: Callable[[Callable[[], None]], None]
 
 
@@ -52,7 +56,7 @@ def add_services(
     server: grpc.Server,
     services: Mapping[str, AddToServer],
     config: Config,
-    admission: Admission,
+    scheduler: Scheduler,
     on_drain: Callable[[Callable[[], None]], None],
 ) -> tuple[str, ...]:
     """Add every service to the server and return their full protobuf names."""
@@ -63,8 +67,11 @@ def add_services(
     wanted = {name.strip() for name in config.server.services.split(",") if name.strip()} or set(services)
     refuse_unknown(dict.fromkeys(wanted), tuple(sorted(services)), "[server] services")
     names: list[str] = []
-    repository = open_repository(config.server.repository, require_signature=config.server.require_signature)
+    limits = config.server
+    options = {"folder": limits.repository, "require_signature": limits.require_signature}
+    repository = open_repository(**options)
     for name, add in sorted((name, add) for name, add in services.items() if name in wanted):
-        context = ServiceContext(config.services.get(name, {}), admission, repository, on_drain)
+        settings = config.services.get(name, {})
+        context = ServiceContext(settings, scheduler, limits.max_queued, repository, options, on_drain)
         names.extend(add(server, context))
     return tuple(names)

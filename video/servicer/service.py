@@ -12,6 +12,7 @@ import grpc
 
 from trocar.runtime.errors import InvalidInput
 from trocar.runtime.repository.store import Repository
+from trocar.runtime.server.scheduler import Scheduler
 from trocar.runtime.server.services import ServiceContext
 from trocar.v1 import video_pb2, video_pb2_grpc
 from trocar.video.config import VideoConfig, read_config
@@ -32,8 +33,8 @@ _SLOTS = 12
 class VideoServicer(video_pb2_grpc.VideoServiceServicer):
     """The service. Models start with their first stream and stay."""
 
-    def __init__(self, config: VideoConfig, repository: Repository) -> None:
-        self._config, self._repository = config, repository
+    def __init__(self, config: VideoConfig, repository: Repository, scheduler: Scheduler) -> None:
+        self._config, self._repository, self._scheduler = config, repository, scheduler
         self._lock = threading.Lock()
         self._hubs: dict[str, tuple[Hub, Recipe]] = {}
 
@@ -92,7 +93,7 @@ class VideoServicer(video_pb2_grpc.VideoServiceServicer):
                     "device": config.device,
                 }
                 spec = WorkerSpec("trocar.video.segmenter:open_segmenter", arguments)
-                hub = Hub(spec, config.watchdog, config.tracker, config.max_streams)
+                hub = Hub(spec, config.watchdog, config.tracker, config.max_streams, self._scheduler)
                 self._hubs[model] = hub, how
             return self._hubs[model]
 
@@ -163,6 +164,6 @@ def _settings(requests: Iterator[video_pb2.AnnotateRequest]) -> video_pb2.Stream
 
 def add_service(server: grpc.Server, context: ServiceContext) -> Sequence[str]:
     """Add the service; see `trocar.runtime.server.services`."""
-    servicer = VideoServicer(read_config(context.settings), context.repository)
+    servicer = VideoServicer(read_config(context.settings), context.repository, context.scheduler)
     video_pb2_grpc.add_VideoServiceServicer_to_server(servicer, server)
     return (SERVICE_NAME,)

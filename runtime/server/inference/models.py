@@ -7,13 +7,37 @@ import threading
 import time
 from dataclasses import dataclass, field
 
+from trocar.runtime.config import limits
 from trocar.runtime.errors import InvalidInput, ModelNotFound, TrocarError, Unavailable
 from trocar.runtime.repository.load import open_model
 from trocar.runtime.repository.manifest import is_name
 from trocar.runtime.repository.store import Repository
+from trocar.runtime.server.scheduler import Queue, Scheduler
 from trocar.runtime.session.base import Session
+from trocar.runtime.session.batching import BatchingSession
 
 LOG = logging.getLogger("trocar.server")
+
+
+@dataclass(frozen=True, slots=True)
+class Batching:
+    """The `[services.inference.batching]` table.
+
+    Parameters
+    ----------
+    models : whose requests are merged, by name with commas between; each has one axis of any size, its first.
+    max_batch : rows of a batch; a larger request is run as it is.
+    window_ms : how long the first request of a batch waits for others.
+    """
+
+    models: str = ""
+    max_batch: int = field(default=8, metadata=limits(2, 1024))
+    window_ms: float = field(default=2.0, metadata=limits(0, 1000))
+
+    @property
+    def names(self) -> set[str]:
+        """The models' names."""
+        return {name.strip() for name in self.models.split(",") if name.strip()}
 
 
 @dataclass(slots=True)
@@ -63,11 +87,12 @@ class Statistics:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A model that is ready."""
+    """A model that is ready, and the queue before it."""
 
     name: str
     version: str
     session: Session
+    queue: Queue
     statistics: Statistics = field(default_factory=Statistics)
 
 
@@ -77,12 +102,23 @@ class Models:
     Parameters
     ----------
     repository : where they come from.
+    scheduler : who makes their queues.
+    max_queued : requests that may wait for each.
     threads : of each session.
+    batching : which of them merge requests.
     """
 
-    def __init__(self, repository: Repository, *, threads: int = 1) -> None:
-        self._repository = repository
-        self._threads = threads
+    def __init__(
+        self,
+        repository: Repository,
+        scheduler: Scheduler,
+        *,
+        max_queued: int,
+        threads: int = 1,
+        batching: Batching | None = None,
+    ) -> None:
+        self._repository, self._scheduler, self._max_queued = repository, scheduler, max_queued
+        self._threads, self._batching = threads, batching or Batching()
         self._loading = threading.Lock()
         # Replaced as a whole, so that requests read it without a lock.
         self._loaded: dict[str, Loaded] = {}
@@ -109,7 +145,8 @@ class Models:
         with self._loading:
             try:
                 model = self._repository.open(name)
-                loaded = Loaded(name, str(model.manifest.version), open_model(model, threads=self._threads))
+                session = open_model(model, threads=self._threads)
+                loaded = Loaded(name, str(model.manifest.version), *self._queued(name, session))
             except ModelNotFound:
                 raise
             except TrocarError as error:
@@ -117,6 +154,16 @@ class Models:
                 raise
             self._reasons = {key: why for key, why in self._reasons.items() if key != name}
             self._loaded = {**self._loaded, name: loaded}
+
+    def _queued(self, name: str, session: Session) -> tuple[Session, Queue]:
+        if name not in self._batching.names:
+            return session, self._scheduler.queue(name, max_queued=self._max_queued)
+        batched = BatchingSession(
+            session, max_batch=self._batching.max_batch, window_s=self._batching.window_ms / 1000
+        )
+        # While one batch runs the next gathers: slots of its own, or there would be none to wait for.
+        slots = 2 * self._batching.max_batch
+        return batched, self._scheduler.queue(name, max_queued=self._max_queued, slots=slots)
 
     def unload(self, name: str) -> None:
         """Let go of a model; requests that run end first."""
