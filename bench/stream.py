@@ -1,4 +1,4 @@
-"""A client of `VideoService` that keeps a camera's time: each frame leaves when it is due, answered or not."""
+"""A client of `VideoService` with a camera's clock: each frame leaves when it is due, answered or not."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ class PoolSpec:
 
     Parameters
     ----------
-    factory : `module:function`, called with `arguments` and returning a `trocar.runtime.server.worker.Handler`.
+    factory : `module:function`, which returns a `trocar.runtime.server.worker.Handler` for `arguments`.
     arguments : plain JSON values.
     nice : added to the server's niceness; see `os.nice`.
     """
@@ -108,22 +108,15 @@ class Pool:
             The process ended over it. Nothing came of the request; it may be sent again.
         """
         worker = self._take()
-        sound = False
         try:
             job._given_to(worker)
-            try:
-                answer = worker.run(method, request, job, until_s, end_s)
-                sound = True
-            except TrocarError:
-                sound = worker.sound
-                raise
+            return worker.run(method, request, job, until_s, end_s)
         finally:
             job._given_to(None)
-            if sound:
+            if worker.sound:
                 self._put(worker)
             else:
                 worker.end()
-        return answer
 
     def close(self) -> None:
         """End the processes that are idle now, and the others as they become so."""
@@ -157,6 +150,7 @@ class _Worker:
 
     def __init__(self, spec: PoolSpec) -> None:
         self._name = spec.factory
+        # Whether it waits for a request: one that did not finish the last one is of no more use.
         self.sound = True
         self._process, ours = process.start("trocar.runtime.server.worker", socket.SOCK_STREAM)
         self._link = Connection(ours.detach())
@@ -181,11 +175,13 @@ class _Worker:
     def run(self, method: str, request: bytes, job: Job, until_s: float | None, end_s: float | None) -> bytes:
         """Have it answer; see `Pool.run`."""
         self._number += 1
+        self.sound = False
         self._send({"method": method, "number": self._number, "until_s": until_s}, request)
         if job.cancelled.is_set():
             self.tell_cancelled()
         self._await_answer(job, end_s)
         header, answer = self._receive()
+        self.sound = True
         if "error" in header:
             raise _error(header)
         return answer
@@ -211,7 +207,6 @@ class _Worker:
             if job.cancelled.is_set() or (end_s is not None and now_s > end_s):
                 noticed_s = noticed_s or now_s
                 if now_s - noticed_s > NOTICE_S:
-                    self.sound = False
                     LOG.error("%s: its process did not stop within %g s and was ended", self._name, NOTICE_S)
                     if job.cancelled.is_set():
                         raise Cancelled("the caller went away")
@@ -234,7 +229,6 @@ class _Worker:
             raise self._lost() from error
 
     def _lost(self) -> Unavailable:
-        self.sound = False
         self._process.kill()  # one that ended by itself keeps its own code
         code = self._process.wait()
         why = f"by signal {-code}" if code < 0 else f"with code {code}"

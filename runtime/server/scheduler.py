@@ -1,8 +1,8 @@
 """The one place that decides what runs now, what waits and what is refused.
 
-A model, or a service, has a *queue*; queues share *slots*, or have their own where something else computes for
-them. Of what waits for a slot the most urgent class goes first, and within it who came first. A class that was
-passed over `PATIENCE` times goes next whatever is more urgent, so that none waits for ever.
+A model, or a service, has a *queue*; queues share *slots*, or have their own where something else computes
+for them. Of what waits for a slot the most urgent class goes first, and within it who came first. A class
+that was passed over `PATIENCE` times goes next whatever is more urgent, so that none waits for ever.
 """
 
 from __future__ import annotations
@@ -100,8 +100,8 @@ class _Ticket:
     def __init__(self, queue: Queue, priority: Priority, likely_s: float) -> None:
         self.queue, self.priority, self.likely_s = queue, priority, likely_s
         self.began_s: float | None = None
-        # Held by whoever waits until it is let go for a start.
-        self.turn: threading.Lock | None = None
+        # Held while it waits, and let go when its turn comes.
+        self.turn = threading.Lock()
 
 
 class _Slots:
@@ -134,8 +134,13 @@ class _Slots:
                 if other > priority and self.waiting[other]:
                     self._passed[other] += 1
             self.start(ticket, now_s)
-            assert ticket.turn is not None
             ticket.turn.release()
+
+    def line_up(self, ticket: _Ticket) -> None:
+        """Put a request at the end of its class."""
+        ticket.turn.acquire()
+        self.waiting[ticket.priority].append(ticket)
+        ticket.queue.waiting += 1
 
     def withdraw(self, ticket: _Ticket) -> None:
         """Take a request out of the line."""
@@ -221,13 +226,14 @@ class Queue:
             begin_by_s = min(deadline_s - least_s, math.inf if begin_by_s is None else begin_by_s)
         return Slot(self, _Ticket(self, priority, likely_s), begin_by_s, kind, abandoned)
 
-    def _take(self, ticket: _Ticket, begin_by_s: float | None, abandoned: Callable[[], bool]) -> None:
+    def _ask(self, ticket: _Ticket, begin_by_s: float | None) -> None:
+        """Start a request, put it into the line, or refuse it."""
         scheduler, slots = self._scheduler, self.slots
         with scheduler.lock:
             now_s = scheduler.clock()
+            # Whatever frees a slot starts who waits: where one is free, nobody does.
+            starts = slots.free() > 0
             try:
-                # Whatever frees a slot starts who waits: where one is free, nobody does.
-                starts = slots.free() > 0
                 self._require_room(starts)
                 if begin_by_s is not None:
                     wait_s = 0.0 if starts else slots.wait_s(ticket.priority, now_s)
@@ -238,34 +244,31 @@ class Queue:
             scheduler.held += 1
             if starts:
                 slots.start(ticket, now_s)
-                return
-            ticket.turn = threading.Lock()
-            ticket.turn.acquire()
-            slots.waiting[ticket.priority].append(ticket)
-            self.waiting += 1
-        self._wait(ticket, begin_by_s, abandoned)
+            else:
+                slots.line_up(ticket)
 
     def _wait(self, ticket: _Ticket, begin_by_s: float | None, abandoned: Callable[[], bool]) -> None:
+        """Wait for the request's turn."""
         scheduler = self._scheduler
-        assert ticket.turn is not None
-        try:
-            while True:
-                left_s = scheduler.poll_s if begin_by_s is None else begin_by_s - scheduler.clock()
-                if ticket.turn.acquire(timeout=min(scheduler.poll_s, max(0.0, left_s))):
-                    return
-                if abandoned():
-                    raise Cancelled("the caller went away while its request waited")
-                if begin_by_s is not None and scheduler.clock() >= begin_by_s:
-                    raise DeadlineExceeded("the deadline left no time to compute after the queue")
-        except BaseException:
-            with scheduler.lock:
-                self.refused += 1
-                if ticket.began_s is None:
-                    self.slots.withdraw(ticket)
-                    scheduler.held -= 1
-            if ticket.began_s is not None:  # its turn came while it gave up
-                self._give_back(ticket)
-            raise
+        while True:
+            left_s = scheduler.poll_s if begin_by_s is None else begin_by_s - scheduler.clock()
+            if ticket.turn.acquire(timeout=min(scheduler.poll_s, max(0.0, left_s))):
+                return
+            if abandoned():
+                raise Cancelled("the caller went away while its request waited")
+            if begin_by_s is not None and scheduler.clock() >= begin_by_s:
+                raise DeadlineExceeded("the deadline left no time to compute after the queue")
+
+    def _leave(self, ticket: _Ticket) -> None:
+        """Take a request out that gave up; its turn may have come meanwhile."""
+        scheduler = self._scheduler
+        with scheduler.lock:
+            self.refused += 1
+            if waits := ticket.began_s is None:
+                self.slots.withdraw(ticket)
+                scheduler.held -= 1
+        if not waits:
+            self._give_back(ticket)
 
     def _give_back(self, ticket: _Ticket) -> None:
         scheduler = self._scheduler
@@ -279,7 +282,8 @@ class Queue:
         scheduler = self._scheduler
         if scheduler.held >= scheduler.max_held:
             raise QueueFull(
-                f"expected at most {scheduler.max_held} requests that run or wait, got one more; try again later"
+                f"expected at most {scheduler.max_held} requests that run or wait, got one more; "
+                "try again later"
             )
         if not starts and self.waiting >= self._max_queued:
             raise QueueFull(
@@ -290,8 +294,8 @@ class Queue:
     def _require_time(self, left_s: float, wait_s: float) -> None:
         if wait_s > left_s:
             raise DeadlineExceeded(
-                f"{self._name}: expected a deadline that leaves time to compute, got one that is "
-                f"{1000 * (wait_s - left_s):.0f} ms too short; {1000 * wait_s:.0f} ms are work that comes first"
+                f"{self._name}: expected a deadline that can be met, got one that is at least "
+                f"{1000 * (wait_s - left_s):.0f} ms too short; {1000 * wait_s:.0f} ms are work before it"
             )
 
 
@@ -313,7 +317,14 @@ class Slot:
 
     def __enter__(self) -> None:
         """Wait for it."""
-        self._queue._take(self._ticket, self._begin_by_s, self._abandoned)
+        queue, ticket = self._queue, self._ticket
+        queue._ask(ticket, self._begin_by_s)
+        if ticket.began_s is None:
+            try:
+                queue._wait(ticket, self._begin_by_s, self._abandoned)
+            except BaseException:
+                queue._leave(ticket)
+                raise
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -43,9 +43,9 @@ class _Batch:
 class BatchingSession:
     """A session whose `run` merges what several threads ask for.
 
-    An answer is that of the network for a larger batch, which need not be that of the request alone to the last
-    bit: backends add in another order. Where a batch fails each of its requests is run alone, so that one does
-    not fail the others.
+    An answer is that of the network for a larger batch, which need not be that of the request alone to the
+    last bit: backends add in another order. Where a batch fails each of its requests is run alone, so that
+    one does not fail the others.
 
     Parameters
     ----------
