@@ -17,11 +17,14 @@ import numpy as np
 import pytest
 
 from trocar.inference_v2 import open_inference_pb2 as pb
-from trocar.v1 import planning_pb2, planning_pb2_grpc
+from trocar.runtime.repository.store import shipped
+from trocar.v1 import planning_pb2, planning_pb2_grpc, video_pb2, video_pb2_grpc
 
 INFER = "/inference.GRPCInferenceService/ModelInfer"
 STATISTICS = "/inference.GRPCInferenceService/ModelStatistics"
 LONG = planning_pb2.SearchSettings(budget_ms=50_000)
+# A few tenths of a second, on any machine.
+FAR = 300_000
 QUICK = planning_pb2.SearchSettings(moves=2_000, seed=3)
 
 
@@ -104,29 +107,27 @@ def test_a_priority_beyond_the_classes_is_refused(one_at_a_time: Client, priorit
     assert "parameter priority: expected 1 for the most urgent" in raised.value.details()
 
 
-def test_a_deadline_that_cannot_be_met_is_refused_at_once_and_not_run(one_at_a_time: Client) -> None:
-    client = one_at_a_time
-    turns = _turns_of(client, 0.6)
-    for _ in range(64):  # until all that is remembered is as slow
-        client.infer(_turns(turns), timeout=120)
-        if _refusal(client, turns):
-            break
+def test_a_deadline_that_cannot_be_met_is_refused_at_once_and_not_run(
+    start_server: Any, inference_repository: Path
+) -> None:
+    server = start_server(config=f'[server]\nservices = "inference"\nrepository = "{inference_repository}"\n')
+    client = Client(server.target)
+    for _ in range(5):
+        client.infer(_turns(FAR), timeout=120)
     before = client.statistics("turns")
-    assert "can be met" in _refusal(client, turns)
+    for _ in range(20):  # on a machine that is busy the client's own clock may be first
+        with pytest.raises(grpc.RpcError) as raised:
+            client.infer(_turns(FAR), timeout=0.1)
+        assert raised.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        if "turns: expected a deadline that can be met, got one" in raised.value.details():
+            break
+    else:
+        pytest.fail("the server never said that it refuses")
     after = client.statistics("turns")
     assert after.inference_count == before.inference_count
-    assert after.inference_stats.fail.count == before.inference_stats.fail.count + 1
-    assert client.infer(_turns(turns), timeout=120).raw_output_contents  # with time enough it is run
-
-
-def _refusal(client: Client, turns: int) -> str:
-    """Why the server refused a request; empty where the client's own clock was first, or it was answered."""
-    try:
-        client.infer(_turns(turns), timeout=0.25)
-    except grpc.RpcError as error:
-        assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-        return error.details() if "expected" in error.details() else ""
-    return ""
+    assert after.inference_stats.fail.count > before.inference_stats.fail.count
+    assert client.infer(_turns(FAR), timeout=120).raw_output_contents  # with time enough it is run
+    client.close()
 
 
 def test_batched_requests_are_answered_as_alone(start_server: Any, inference_repository: Path) -> None:
@@ -202,15 +203,6 @@ def _workers(server: Any) -> list[int]:
     return found
 
 
-def _is_searching(pid: int) -> bool:
-    try:
-        return any(
-            (task / "comm").read_text().startswith("anneal") for task in Path(f"/proc/{pid}/task").iterdir()
-        )
-    except OSError:
-        return False
-
-
 def _cpu_s(pid: int) -> float:
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
@@ -219,7 +211,8 @@ def _cpu_s(pid: int) -> float:
 @pytest.fixture(scope="module")
 def one_plan(start_server: Any) -> Iterator[tuple[Any, planning_pb2_grpc.PlanningServiceStub]]:
     server = start_server(
-        config='[server]\nservices = "planning"\nmax_queued = 1\n[services.planning]\nprocesses = 1\nnice = 7\n'
+        config='[server]\nservices = "planning"\nmax_queued = 1\n'
+        "[services.planning]\nprocesses = 1\nnice = 7\n"
     )
     with grpc.insecure_channel(server.target) as channel:
         yield server, planning_pb2_grpc.PlanningServiceStub(channel)
@@ -230,7 +223,7 @@ def _begin_search(stub: Any, server: Any) -> Any:
     before = [_cpu_s(pid) for pid in _workers(server)]
     assert before
     # A search is under way once the process has worked for a while.
-    _until(lambda: sum(_cpu_s(pid) for pid in _workers(server)) > sum(before) + 1.0)
+    _until(lambda: sum(_cpu_s(pid) for pid in _workers(server)) > sum(before) + 0.5)
     assert not long.done()
     return long
 
@@ -292,7 +285,7 @@ def test_a_killed_planning_process_costs_one_request(start_server: Any) -> None:
         needles = stub.Plan(_plan(), timeout=60).plan.needles
         doomed = _begin_search(stub, server)
         (first,) = _workers(server)
-        other = stub.Plan.future(_plan(planning_pb2.SearchSettings(budget_ms=4_000)), timeout=120)
+        other = stub.Plan.future(_plan(planning_pb2.SearchSettings(budget_ms=2_500)), timeout=120)
         _until(lambda: len(_workers(server)) == 2)
         os.kill(first, signal.SIGKILL)
         error = doomed.exception(timeout=60)
@@ -327,8 +320,8 @@ def test_a_plan_in_flight_is_finished_by_a_drain_with_its_process(start_server: 
     server = start_server(config='[server]\nservices = "planning"\n')
     with grpc.insecure_channel(server.target) as channel:
         stub = planning_pb2_grpc.PlanningServiceStub(channel)
-        flying = stub.Plan.future(_plan(planning_pb2.SearchSettings(budget_ms=4_000)), timeout=120)
-        _until(lambda: sum(map(_cpu_s, _workers(server))) > 2.0)
+        flying = stub.Plan.future(_plan(planning_pb2.SearchSettings(budget_ms=2_500)), timeout=120)
+        _until(lambda: sum(map(_cpu_s, _workers(server))) > 1.0)
         for pid in (*_workers(server), server.process.pid):
             os.kill(pid, signal.SIGTERM)  # as a service manager does to all of a group
         assert flying.result(timeout=60).seeds > 20
@@ -337,8 +330,6 @@ def test_a_plan_in_flight_is_finished_by_a_drain_with_its_process(start_server: 
 
 def test_streams_of_frames_and_requests_share_the_machine(start_server: Any) -> None:
     """Frames count against the slots while they run, and hold nothing back for good."""
-    from trocar.v1 import video_pb2, video_pb2_grpc
-
     server = start_server(config='[server]\nservices = "inference, video"\nmax_running = 1\n')
     picture = video_pb2.RawPicture(height=64, width=64, data=bytes(64 * 64 * 3))
     ending = threading.Event()
@@ -355,12 +346,11 @@ def test_streams_of_frames_and_requests_share_the_machine(start_server: Any) -> 
         stub = video_pb2_grpc.VideoServiceStub(channel)
         frames = threads.submit(lambda: [reply.error for reply in stub.Annotate(requests(), timeout=120)])
         infer = channel.unary_unary(INFER, response_deserializer=pb.ModelInferResponse.FromString)
+        shape = [1, *shipped().open("polyp").manifest.inputs[0].shape[1:]]
         request = pb.ModelInferRequest(model_name="polyp")
-        request.inputs.add(name="image", datatype="FP32", shape=[1, 3, 256, 320])
+        request.inputs.add(name="image", datatype="FP32", shape=shape)
+        request.raw_input_contents.append(np.zeros(shape, np.float32).tobytes())
         for _ in range(5):
-            try:
-                infer(request.SerializeToString(), timeout=60)
-            except grpc.RpcError as error:
-                assert error.code() is grpc.StatusCode.INVALID_ARGUMENT  # it has no tensor, or another shape
+            assert infer(request.SerializeToString(), timeout=60).raw_output_contents
         ending.set()
         assert frames.result(120).count("") > 0
