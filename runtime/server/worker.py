@@ -6,6 +6,7 @@ that nobody waits for it any more.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import os
@@ -16,6 +17,7 @@ import time
 import traceback
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any, Protocol
 
 from trocar.runtime.errors import Cancelled, TrocarError
@@ -107,6 +109,9 @@ def main(arguments: list[str]) -> int:
     link = Connection(begin(arguments).detach())
     first = json.loads(link.recv_bytes())
     os.nice(int(first["nice"]))
+    # Where memory runs out, a request is to go and not the server.
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("500")
     try:
         handler = _open(first)
     except TrocarError as error:
