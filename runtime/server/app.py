@@ -16,16 +16,17 @@ from trocar.runtime.config import Config
 from trocar.runtime.errors import InvalidInput
 from trocar.runtime.repository.watch import Watch
 from trocar.runtime.server.address import Address, parse_address, prepare, release
-from trocar.runtime.server.admission import Admission
 from trocar.runtime.server.describe import Pools
 from trocar.runtime.server.interceptors import Gate, Guard
+from trocar.runtime.server.scheduler import Scheduler
 from trocar.runtime.server.services import AddToServer, add_services
 from trocar.runtime.telemetry import Family
 from trocar.runtime.telemetry.device import DeviceMemory
 from trocar.runtime.telemetry.open import open_telemetry
 
-# Threads beyond those that compute or wait, so that health and refusals answer under full load.
-SPARE_THREADS = 8
+# Threads beyond those that compute or wait: open streams hold some, and health and refusals have to answer
+# under full load.
+SPARE_THREADS = 16
 # After the grace, how long cancelled requests get to notice.
 CUT_GRACE_S = 2.0
 
@@ -49,14 +50,11 @@ class Server:
         self._grace_s = limits.drain_grace_s
         self._gate = Gate()
         self.telemetry = open_telemetry(limits)
-        admission = Admission(
-            limits.max_running, limits.max_queued, self.telemetry.stages("queue", ("wait",))
-        )
-        self.telemetry.collect(lambda: _load(self._gate, admission))
+        waited = self.telemetry.stages("queue", ("wait",))
+        scheduler = Scheduler(limits.max_running, max(limits.max_held, limits.max_running), waited=waited)
+        self.telemetry.collect(lambda: _load(self._gate, scheduler))
         self.telemetry.collect(DeviceMemory().read)
-        self._pool = futures.ThreadPoolExecutor(
-            limits.max_running + limits.max_queued + SPARE_THREADS, thread_name_prefix="rpc"
-        )
+        self._pool = futures.ThreadPoolExecutor(scheduler.max_held + SPARE_THREADS, thread_name_prefix="rpc")
         self._server = grpc.server(
             self._pool,
             interceptors=[Guard(self._gate, self.telemetry)],
@@ -71,7 +69,7 @@ class Server:
         self._watch = Watch(limits.watch_s)
         self.telemetry.collect(self._watch.families)
         self._names = add_services(
-            self._server, services, config, admission, self.telemetry, self._watch, self._on_drain.append
+            self._server, services, config, scheduler, self.telemetry, self._watch, self._on_drain.append
         )
         self._health = health.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
@@ -123,17 +121,21 @@ class Server:
         self._gate.hurry()
 
 
-def _load(gate: Gate, admission: Admission) -> Iterator[Family]:
-    for name, what, value in (
-        (
-            "trocar_requests_in_flight",
-            "Requests that came and are not answered, streams among them.",
-            gate.in_flight,
-        ),
-        ("trocar_queue_running", "Requests that hold one of max_running slots.", admission.running),
-        ("trocar_queue_waiting", "Requests that wait for a slot.", admission.waiting),
+def _load(gate: Gate, scheduler: Scheduler) -> Iterator[Family]:
+    yield Family(
+        "trocar_requests_in_flight",
+        "gauge",
+        "Requests that came and are not answered, streams among them.",
+        rows=[((), float(gate.in_flight))],
+    )
+    counts = scheduler.counts()
+    for name, kind, what, at in (
+        ("trocar_queue_running", "gauge", "Requests that hold a slot.", 0),
+        ("trocar_queue_waiting", "gauge", "Requests that wait for a slot.", 1),
+        ("trocar_queue_refused", "counter", "Requests that got no slot.", 2),
     ):
-        yield Family(name, "gauge", what, rows=[((), float(value))])
+        rows = [((queue,), float(values[at])) for queue, values in counts.items()]
+        yield Family(name, kind, what, ("queue",), [*rows])
 
 
 def _bind(server: grpc.Server, address: Address) -> Address:

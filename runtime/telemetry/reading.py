@@ -111,7 +111,7 @@ def quantile(buckets: Mapping[float, float], share: float) -> float | None:
 def document(before: Reading, after: Reading) -> dict[str, Any]:
     """Say what happened between two readings, in plain JSON types; see docs/operating.md."""
     took_s = max(after.at_s - before.at_s, 1e-9)
-    gauges = {name: next(iter(after.of(name).values()), None) for name in _GAUGES}
+    gauges = {name: sum(found.values()) if (found := after.of(name)) else None for name in _GAUGES}
     cpu_s = sum(_gained(before, after, "process_cpu_seconds_total").values())
     resident = gauges["process_resident_memory_bytes"]
     return {
