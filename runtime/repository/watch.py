@@ -16,6 +16,8 @@ from trocar.runtime.telemetry import Family
 if TYPE_CHECKING:
     from trocar.runtime.repository.store import Repository
 
+# How long the end waits for a look to be over.
+_CLOSE_S = 1.0
 LOG = logging.getLogger("trocar.server")
 
 # Takes what a model of that name has become: returns the version now served, or None where it is what was
@@ -68,10 +70,10 @@ class Watch:
             self._thread.start()
 
     def close(self) -> None:
-        """Look no more."""
+        """Look no more; a model that is just being taken is not waited for."""
         self._ending.set()
         if self._thread.is_alive():
-            self._thread.join()
+            self._thread.join(_CLOSE_S)
 
     def look(self) -> None:
         """Look once."""
