@@ -34,8 +34,10 @@ class Generator:
     novelty: Mapping[str, Any]
 
     @classmethod
-    def open(cls, repository: Repository | None = None, *, threads: int = 1) -> Generator:
-        """Open the newest version in a repository; of the shipped models where none is given.
+    def open(
+        cls, repository: Repository | None = None, *, threads: int = 1, version: int | None = None
+    ) -> Generator:
+        """Open a version, the newest unless told, in a repository; of the shipped models where none is given.
 
         Raises
         ------
@@ -44,7 +46,7 @@ class Generator:
         ManifestMismatch
             A file is not what the manifest says, or the network is not of this generator's shape.
         """
-        model = (repository or shipped()).open(MODEL)
+        model = (repository or shipped()).open(MODEL, version)
         return cls.of(model, open_model(model, threads=threads))
 
     @classmethod

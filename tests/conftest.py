@@ -110,6 +110,7 @@ def inference_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
             _tensors(("image", "float16", ["batch", 2, 8, 8])),
             _tensors(("logits", "float16", ["batch", 4, 8, 8])),
         ),
+        "turns": (_tensors(("turns", "int64", [])), _tensors(("counted", "int64", []))),
         "broken_graph": (_tensors(("left", "float32", rows)), _tensors(("total", "float32", rows))),
         "broken_run": (_tensors(("left", "float32", rows)), _tensors(("square", "float32", [7, 7]))),
     }

@@ -9,7 +9,6 @@ import os
 import select
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections import deque
@@ -17,6 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from trocar.runtime import process
 from trocar.runtime.config import limits
 from trocar.runtime.errors import DeviceError, InvalidInput
 from trocar.video.frames import Annotation, Frame
@@ -168,30 +168,19 @@ class Remote:
 
     def _attend(self) -> None:
         """Start a worker and keep it busy until it is lost or this side ends."""
-        process, link = self._start()
+        worker, link = self._start()
         try:
             self._converse(link)
         finally:
             self._ready.clear()
-            process.kill()
-            process.wait()
+            worker.kill()
+            worker.wait()
             link.close()
 
     def _start(self) -> tuple[subprocess.Popen[bytes], socket.socket]:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        try:
-            with theirs:
-                process = subprocess.Popen(
-                    [sys.executable, "-m", "trocar.video.worker", str(theirs.fileno()), str(os.getpid())],
-                    pass_fds=[theirs.fileno()],
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                )
-        except OSError:
-            ours.close()
-            raise
+        started = process.start("trocar.video.worker", socket.SOCK_SEQPACKET)
         self.starts += 1
-        return process, ours
+        return started
 
     def _converse(self, link: socket.socket) -> None:
         link.send(encode({"factory": self._spec.factory, "arguments": dict(self._spec.arguments)}))

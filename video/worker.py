@@ -16,6 +16,7 @@ import sys
 from typing import Any, Protocol
 
 from trocar.runtime.errors import TrocarError
+from trocar.runtime.process import begin
 from trocar.video.frames import Annotation, Frame, UInt8Array
 from trocar.video.messages import MAX_BYTES, annotation_document, decode, encode
 from trocar.video.ring import Geometry, Ring
@@ -49,10 +50,8 @@ class Annotator(Protocol):
 
 def main(arguments: list[str]) -> int:
     """Serve frames until the other side closes its end."""
-    # The terminal sends Ctrl-C to the whole group; the pipeline decides when this process ends.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     _end_with_parent(int(arguments[1]))
-    link = socket.socket(fileno=int(arguments[0]))
+    link = begin(arguments)
     try:
         _serve(link)
     except (BrokenPipeError, ConnectionResetError):

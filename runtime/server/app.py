@@ -18,7 +18,6 @@ from trocar.runtime.errors import InvalidInput
 from trocar.runtime.repository.watch import Watch
 from trocar.runtime.server import health
 from trocar.runtime.server.address import Address, parse_address, prepare, release
-from trocar.runtime.server.admission import Admission
 from trocar.runtime.server.auth import Auth
 from trocar.runtime.server.bounds import MAX_CALLS, channel_options
 from trocar.runtime.server.describe import Pools
@@ -26,14 +25,16 @@ from trocar.runtime.server.interceptors import Gate, Guard
 from trocar.runtime.server.rate import Buckets, Rate
 from trocar.runtime.server.reading import MOST as READING
 from trocar.runtime.server.reading import Reading
+from trocar.runtime.server.scheduler import Scheduler
 from trocar.runtime.server.services import AddToServer, add_services
 from trocar.runtime.server.tokens import Tokens
 from trocar.runtime.telemetry import Family
 from trocar.runtime.telemetry.device import DeviceMemory
 from trocar.runtime.telemetry.open import open_telemetry
 
-# Threads beyond those that compute or wait, so that health and refusals answer under full load.
-SPARE_THREADS = 8
+# Threads beyond those that compute or wait: open streams hold some, and health and refusals have to answer
+# under full load.
+SPARE_THREADS = 16
 # After the grace, how long cancelled requests get to notice.
 CUT_GRACE_S = 2.0
 
@@ -58,13 +59,11 @@ class Server:
         self._gate = Gate()
         self.telemetry = open_telemetry(limits)
         waited = self.telemetry.stages("queue", ("wait",))
-        admission = Admission(limits.max_running, limits.max_queued, waited)
-        self.telemetry.collect(lambda: _load(self._gate, admission))
+        scheduler = Scheduler(limits.max_running, max(limits.max_held, limits.max_running), waited=waited)
+        self.telemetry.collect(lambda: _load(self._gate, scheduler))
         self.telemetry.collect(DeviceMemory().read)
-        threads = limits.max_running + limits.max_queued + SPARE_THREADS
-        self._pool = futures.ThreadPoolExecutor(
-            threads + READING + health.MAX_WATCHERS, thread_name_prefix="rpc"
-        )
+        threads = scheduler.max_held + SPARE_THREADS + READING + health.MAX_WATCHERS
+        self._pool = futures.ThreadPoolExecutor(threads, thread_name_prefix="rpc")
         self._reading = Reading()
         auth = Auth(Tokens(Path(limits.auth.tokens), set(services))) if limits.auth.tokens else None
         guard = Guard(self._gate, self.telemetry)
@@ -78,7 +77,7 @@ class Server:
         self._watch = Watch(limits.watch_s)
         self.telemetry.collect(self._watch.families)
         self._names = add_services(
-            self._server, services, config, admission, self.telemetry, self._watch, self._on_drain.append
+            self._server, services, config, scheduler, self.telemetry, self._watch, self._on_drain.append
         )
         if auth is not None:
             auth.services = self._names
@@ -133,17 +132,21 @@ class Server:
         self._gate.hurry()
 
 
-def _load(gate: Gate, admission: Admission) -> Iterator[Family]:
-    for name, what, value in (
-        (
-            "trocar_requests_in_flight",
-            "Requests that came and are not answered, streams among them.",
-            gate.in_flight,
-        ),
-        ("trocar_queue_running", "Requests that hold one of max_running slots.", admission.running),
-        ("trocar_queue_waiting", "Requests that wait for a slot.", admission.waiting),
+def _load(gate: Gate, scheduler: Scheduler) -> Iterator[Family]:
+    yield Family(
+        "trocar_requests_in_flight",
+        "gauge",
+        "Requests that came and are not answered, streams among them.",
+        rows=[((), float(gate.in_flight))],
+    )
+    counts = scheduler.counts()
+    for name, kind, what, at in (
+        ("trocar_queue_running", "gauge", "Requests that hold a slot.", 0),
+        ("trocar_queue_waiting", "gauge", "Requests that wait for a slot.", 1),
+        ("trocar_queue_refused", "counter", "Requests that got no slot.", 2),
     ):
-        yield Family(name, "gauge", what, rows=[((), float(value))])
+        rows = [((queue,), float(values[at])) for queue, values in counts.items()]
+        yield Family(name, kind, what, ("queue",), [*rows])
 
 
 def _rate(config: ServerConfig) -> list[Rate]:

@@ -38,7 +38,9 @@ trocar.toml, with its defaults:
   require_signature = ""   # a file of public keys, one of which must have signed each model; empty: none
   max_message_mib = 64     # a larger request is RESOURCE_EXHAUSTED
   max_running = 2          # requests computed at once
-  max_queued = 8           # requests that may wait; the next is RESOURCE_EXHAUSTED
+  max_queued = 8           # requests that may wait for each model, and for planning;
+                           # the next is RESOURCE_EXHAUSTED
+  max_held = 64            # requests that run or wait, in all
   watch_s = 0.0            # look this often for new versions of models, and serve them; 0 never
   metrics = ""             # "127.0.0.1:9001": Prometheus reads http://127.0.0.1:9001/metrics; see trocar top
   metrics_public = false   # whether metrics may be an address that other machines reach
@@ -59,12 +61,18 @@ trocar.toml, with its defaults:
   burst = 100              # at once, before that rate holds
   max_connections = 256    # of all clients together
   [services.planning]      # each service has a table of its own
+  processes = 0            # plans computed at once, each in a process; 0: as max_running
+  nice = 19                # below the server, so that plans cannot starve a stream
   max_budget_ms = 60000.0  # the longest search a caller may ask for
   [services.inference]     # the Open Inference Protocol v2
   load_at_start = true     # every model of the repository; else by RepositoryModelLoad
   threads = 1              # of each model
   shared_memory = true     # whether clients may register POSIX shared memory of the server's user
   shared_memory_prefix = ""  # with which its names have to begin
+  [services.inference.batching]
+  models = ""              # whose requests are merged, such as "polyp,tpgan"; empty: none
+  max_batch = 8            # rows of a batch
+  window_ms = 2.0          # how long the first request of a batch waits for others
 
 Without --tokens whoever reaches the port may call; without TLS it listens on this machine only.
 SECURITY.md says what each defence covers.

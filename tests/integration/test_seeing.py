@@ -285,9 +285,9 @@ def test_waiting_is_seen(start_server: Callable[..., Any]) -> None:
         stub = planning_pb2_grpc.PlanningServiceStub(channel)
         long = planning_pb2.PlanRequest(case=_case(), search=planning_pb2.SearchSettings(budget_ms=50_000))
         calls = [stub.Plan.future(long) for _ in range(3)]  # no deadline: all may wait
-        _wait_for(lambda: "trocar_queue_waiting 2.0" in _metrics(server))
+        _wait_for(lambda: 'trocar_queue_waiting{queue="planning"} 2.0' in _metrics(server))
         text = _metrics(server)
-        assert "trocar_queue_running 1.0" in text
+        assert 'trocar_queue_running{queue="planning"} 1.0' in text
         assert "trocar_requests_in_flight 3.0" in text
         for call in calls:
             call.cancel()

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from trocar.runtime.errors import QueueFull
+from trocar.runtime.server.scheduler import Scheduler
 from trocar.video.frames import Annotation, Frame, Quality
 from trocar.video.remote import Remote, Task, WatchdogSettings, WorkerSpec
 from trocar.video.ring import Slot
@@ -91,6 +92,7 @@ class Hub:
     ----------
     spec : what the worker runs.
     most_streams : streams at once.
+    scheduler : told of each frame in the model, since nothing else should start beside it.
     tally : counts what becomes of frames.
     """
 
@@ -100,10 +102,11 @@ class Hub:
         watchdog: WatchdogSettings,
         tracker: TrackerSettings,
         most_streams: int,
+        scheduler: Scheduler,
         tally: Tally | None = None,
     ) -> None:
         self.changed = threading.Condition(threading.RLock())
-        self._tracker, self._most = tracker, most_streams
+        self._tracker, self._most, self._scheduler = tracker, most_streams, scheduler
         # In turn: the stream at the left is the one that has waited longest since it was last served.
         self._streams: deque[Stream] = deque()
         self._tally = tally
@@ -194,6 +197,7 @@ class Hub:
             self._streams.remove(stream)
             self._streams.append(stream)
             self._busy = (stream, number, offered_s, time.monotonic())
+            self._scheduler.begin_live()
             self.remote.offer(task.frame, task.slot)
             task.slot.release()
             return
@@ -204,6 +208,7 @@ class Hub:
         with self.changed:
             assert self._busy is not None
             (stream, number, offered_s, begun_s), self._busy = self._busy, None
+            self._scheduler.end_live()
             stream.running = False
             total_ms = 1000 * (now_s - task.frame.captured_at_s)
             if self._tally is not None:

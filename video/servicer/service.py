@@ -12,6 +12,7 @@ import grpc
 
 from trocar.runtime.errors import InvalidInput
 from trocar.runtime.repository.store import Model, Repository
+from trocar.runtime.server.scheduler import Scheduler
 from trocar.runtime.server.services import ServiceContext
 from trocar.runtime.telemetry import Family, Stage, Telemetry, current, end_to_end, served_models
 from trocar.v1 import video_pb2, video_pb2_grpc
@@ -35,9 +36,13 @@ class VideoServicer(video_pb2_grpc.VideoServiceServicer):
     """The service. Models start with their first stream and stay."""
 
     def __init__(
-        self, config: VideoConfig, repository: Repository, telemetry: Telemetry | None = None
+        self,
+        config: VideoConfig,
+        repository: Repository,
+        scheduler: Scheduler,
+        telemetry: Telemetry | None = None,
     ) -> None:
-        self._config, self._repository = config, repository
+        self._config, self._repository, self._scheduler = config, repository, scheduler
         self._lock = threading.Lock()
         self._hubs: dict[str, _Served] = {}
         telemetry = telemetry or Telemetry()
@@ -144,7 +149,7 @@ class VideoServicer(video_pb2_grpc.VideoServiceServicer):
             "device": config.device,
         }
         spec = WorkerSpec("trocar.video.segmenter:open_segmenter", arguments)
-        hub = Hub(spec, config.watchdog, config.tracker, config.max_streams, self._tally)
+        hub = Hub(spec, config.watchdog, config.tracker, config.max_streams, self._scheduler, self._tally)
         return _Served(hub, how, f"{manifest.name}/{manifest.version}", found.manifest_bytes)
 
     def _families(self) -> Iterator[Family]:
@@ -257,7 +262,9 @@ def _settings(requests: Iterator[video_pb2.AnnotateRequest]) -> video_pb2.Stream
 
 def add_service(server: grpc.Server, context: ServiceContext) -> Sequence[str]:
     """Add the service; see `trocar.runtime.server.services`."""
-    servicer = VideoServicer(read_config(context.settings), context.repository, context.telemetry)
+    servicer = VideoServicer(
+        read_config(context.settings), context.repository, context.scheduler, context.telemetry
+    )
     context.watch.follow("video", context.repository, servicer.models, servicer.take)
     video_pb2_grpc.add_VideoServiceServicer_to_server(servicer, server)
     return (SERVICE_NAME,)

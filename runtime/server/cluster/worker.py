@@ -12,8 +12,8 @@ import grpc
 
 from trocar.runtime.config import Config
 from trocar.runtime.repository.watch import Watch
-from trocar.runtime.server.admission import Admission
 from trocar.runtime.server.interceptors import Gate, Guard
+from trocar.runtime.server.scheduler import Scheduler
 from trocar.runtime.server.services import add_services, find_services
 from trocar.runtime.telemetry import Telemetry
 
@@ -124,11 +124,11 @@ class Worker:
     def __init__(self, config: Config) -> None:
         limits = config.server
         self._collector = Collector()
-        admission = Admission(limits.max_running, limits.max_queued)
+        scheduler = Scheduler(limits.max_running, max(limits.max_held, limits.max_running))
         services = find_services()
         server = cast(grpc.Server, self._collector)
         nobody = Telemetry(), Watch()
-        self._names = add_services(server, services, config, admission, *nobody, lambda _end: None)
+        self._names = add_services(server, services, config, scheduler, *nobody, lambda _end: None)
         self._guard = Guard(Gate())
         self._threads = ThreadPoolExecutor(limits.max_running + limits.max_queued, thread_name_prefix="rpc")
 

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from trocar.runtime.errors import InvalidInput, TrocarError
-from trocar.runtime.server.admission import Admission
 from trocar.runtime.server.inference import wire
 from trocar.runtime.server.inference.models import Models
 from trocar.runtime.server.inference.plan import Plan, Source, Target, read
@@ -36,16 +35,12 @@ class Inference:
     ----------
     models : what is loaded.
     regions : what clients registered.
-    admission : where a request waits for its turn.
     record : takes `STAGES` of each request that was answered.
     """
 
-    def __init__(
-        self, models: Models, regions: Regions, admission: Admission, record: Record = ignore
-    ) -> None:
+    def __init__(self, models: Models, regions: Regions, record: Record = ignore) -> None:
         self._models = models
         self._regions = regions
-        self._admission = admission
         self._record = record
         self._plans: dict[bytes, Plan] = {}
 
@@ -82,8 +77,13 @@ class Inference:
             raw = iter(request.raw)
             feeds = {source.spec.name: used.feed(source, raw) for source in plan.sources}
             asked = time.perf_counter_ns()
-            start_by = _start_by(remaining_s, plan.timeout_ns, came)
-            with self._admission.slot(start_by_s=start_by, abandoned=abandoned):
+            slot = plan.loaded.queue.slot(
+                priority=plan.priority,
+                deadline_s=None if remaining_s is None else time.monotonic() + remaining_s,
+                begin_by_s=_begin_by_s(plan.timeout_ns, came),
+                abandoned=abandoned,
+            )
+            with slot:
                 began = time.perf_counter_ns()
                 values = _run(plan, feeds, used)
                 ran = time.perf_counter_ns()
@@ -172,12 +172,11 @@ class _Used:
         return array
 
 
-def _start_by(remaining_s: float | None, timeout_ns: int | None, came_ns: int) -> float | None:
-    """Return the `time.monotonic()` after which the caller has no use of an answer."""
-    ends = [] if remaining_s is None else [time.monotonic() + remaining_s]
-    if timeout_ns is not None:
-        ends.append(time.monotonic() + (timeout_ns - (time.perf_counter_ns() - came_ns)) / 1e9)
-    return min(ends, default=None)
+def _begin_by_s(timeout_ns: int | None, came_ns: int) -> float | None:
+    """Return the `time.monotonic()` by which the request asked to be run."""
+    if timeout_ns is None:
+        return None
+    return time.monotonic() + (timeout_ns - (time.perf_counter_ns() - came_ns)) / 1e9
 
 
 def _run(plan: Plan, feeds: dict[str, Array], used: _Used) -> dict[str, Array]:

@@ -8,15 +8,39 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from trocar.runtime.config import limits
 from trocar.runtime.errors import InvalidInput, ManifestMismatch, ModelNotFound, TrocarError, Unavailable
 from trocar.runtime.repository.manifest import is_name
 from trocar.runtime.repository.sessions import Sessions
+from trocar.runtime.server.scheduler import Queue, Scheduler
 from trocar.runtime.session.base import Session
+from trocar.runtime.session.batching import BatchingSession
 from trocar.runtime.telemetry import Family, served_models
 
 LOG = logging.getLogger("trocar.server")
 # Why a model that was loaded is not.
 UNLOADED, WITHDRAWN = "unloaded", "withdrawn from the repository"
+
+
+@dataclass(frozen=True, slots=True)
+class Batching:
+    """The `[services.inference.batching]` table.
+
+    Parameters
+    ----------
+    models : whose requests are merged, by name with commas between; each has one axis of any size, its first.
+    max_batch : rows of a batch; a larger request is run as it is.
+    window_ms : how long the first request of a batch waits for others.
+    """
+
+    models: str = ""
+    max_batch: int = field(default=8, metadata=limits(2, 1024))
+    window_ms: float = field(default=2.0, metadata=limits(0, 1000))
+
+    @property
+    def names(self) -> set[str]:
+        """The models' names."""
+        return {name.strip() for name in self.models.split(",") if name.strip()}
 
 
 @dataclass(slots=True)
@@ -66,12 +90,15 @@ class Statistics:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A model that is ready."""
+    """A model that is ready, and the queue before it."""
 
     name: str
     version: str
     session: Session
+    queue: Queue
     statistics: Statistics = field(default_factory=Statistics)
+    # What `session` runs, where that gathers batches.
+    opened: Session | None = None
 
 
 class Models:
@@ -80,13 +107,24 @@ class Models:
     Parameters
     ----------
     sessions : what opens them.
+    scheduler : who makes their queues.
+    max_queued : requests that may wait for each.
     threads : of each session.
+    batching : which of them merge requests.
     """
 
-    def __init__(self, sessions: Sessions, *, threads: int = 1) -> None:
-        self._sessions = sessions
-        self._repository = sessions.repository
-        self._threads = threads
+    def __init__(
+        self,
+        sessions: Sessions,
+        scheduler: Scheduler,
+        *,
+        max_queued: int,
+        threads: int = 1,
+        batching: Batching | None = None,
+    ) -> None:
+        self._sessions, self._repository = sessions, sessions.repository
+        self._scheduler, self._max_queued = scheduler, max_queued
+        self._threads, self._batching = threads, batching or Batching()
         self._loading = threading.Lock()
         # Replaced as a whole, so that requests read it without a lock.
         self._loaded: dict[str, Loaded] = {}
@@ -136,7 +174,7 @@ class Models:
                 self._drop(name, WITHDRAWN)
                 return "none"
             loaded = self._open(name, before)
-            if before is not None and loaded.session is before.session:
+            if before is not None and loaded.opened is before.opened:
                 self._reasons = {key: why for key, why in self._reasons.items() if key != name}
                 return None
             self._swap(name, loaded)
@@ -152,7 +190,7 @@ class Models:
         except TrocarError as error:
             self._reasons = {**self._reasons, name: " ".join(str(error).split())}
             raise
-        return Loaded(name, str(model.manifest.version), session)
+        return Loaded(name, str(model.manifest.version), *self._queued(name, session), opened=session)
 
     def _swap(self, name: str, loaded: Loaded) -> None:
         self._reasons = {key: why for key, why in self._reasons.items() if key != name}
@@ -161,6 +199,16 @@ class Models:
     def _drop(self, name: str, why: str) -> None:
         self._loaded = {key: model for key, model in self._loaded.items() if key != name}
         self._reasons = {**self._reasons, name: why}
+
+    def _queued(self, name: str, session: Session) -> tuple[Session, Queue]:
+        if name not in self._batching.names:
+            return session, self._scheduler.queue(name, max_queued=self._max_queued)
+        batched = BatchingSession(
+            session, max_batch=self._batching.max_batch, window_s=self._batching.window_ms / 1000
+        )
+        # While one batch runs the next gathers: slots of its own, or there would be none to wait for.
+        slots = 2 * self._batching.max_batch
+        return batched, self._scheduler.queue(name, max_queued=self._max_queued, slots=slots)
 
     def unload(self, name: str) -> None:
         """Let go of a model; requests that run end first."""

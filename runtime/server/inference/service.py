@@ -15,7 +15,7 @@ from trocar.runtime.config import limits, parse_table
 from trocar.runtime.errors import Cancelled, InvalidInput, PermissionDenied, QueueFull, TrocarError
 from trocar.runtime.server.inference import control, wire
 from trocar.runtime.server.inference.infer import STAGES, Inference
-from trocar.runtime.server.inference.models import Models
+from trocar.runtime.server.inference.models import Batching, Models
 from trocar.runtime.server.inference.regions import Regions
 from trocar.runtime.server.interceptors import MAX_DETAILS
 from trocar.runtime.server.services import ServiceContext
@@ -47,23 +47,31 @@ class InferenceConfig:
     threads : of each model's session.
     shared_memory : whether clients may register POSIX shared memory.
     shared_memory_prefix : with which the names of shared-memory objects have to begin.
+    batching : which models merge requests.
     """
 
     load_at_start: bool = True
     threads: int = field(default=1, metadata=limits(1, 256))
     shared_memory: bool = True
     shared_memory_prefix: str = ""
+    batching: Batching = field(default_factory=Batching)
 
 
 def add_service(server: grpc.Server, context: ServiceContext) -> Sequence[str]:
     """Add the service to a server."""
     config = parse_table(InferenceConfig, context.settings, where="[services.inference]")
-    models = Models(context.sessions, threads=config.threads)
+    models = Models(
+        context.sessions,
+        context.scheduler,
+        max_queued=context.max_queued,
+        threads=config.threads,
+        batching=config.batching,
+    )
     if config.load_at_start:
         models.load_all()
     regions = Regions(enabled=config.shared_memory, prefix=config.shared_memory_prefix)
     record = context.telemetry.stages("inference", TRACED, timed=False)
-    inference = Inference(models, regions, context.admission, record)
+    inference = Inference(models, regions, record)
     context.telemetry.collect(models.families)
 
     def take(name: str) -> str | None:
