@@ -211,8 +211,7 @@ def _cpu_s(pid: int) -> float:
 @pytest.fixture(scope="module")
 def one_plan(start_server: Any) -> Iterator[tuple[Any, planning_pb2_grpc.PlanningServiceStub]]:
     server = start_server(
-        config='[server]\nservices = "planning"\nmax_queued = 1\n'
-        "[services.planning]\nprocesses = 1\nnice = 7\n"
+        config='[server]\nservices = "planning"\nmax_queued = 1\n[services.planning]\nprocesses = 1\n'
     )
     with grpc.insecure_channel(server.target) as channel:
         yield server, planning_pb2_grpc.PlanningServiceStub(channel)
@@ -270,12 +269,12 @@ def test_a_deadline_behind_a_long_plan_is_refused_at_once(one_plan: tuple[Any, A
     long.cancel()
 
 
-def test_planning_is_nicer_than_the_server(one_plan: tuple[Any, Any]) -> None:
+def test_planning_claims_no_core_that_others_want(one_plan: tuple[Any, Any]) -> None:
     server, _ = one_plan
     (worker,) = _workers(server)
-    assert os.getpriority(os.PRIO_PROCESS, worker) == min(
-        19, os.getpriority(os.PRIO_PROCESS, server.process.pid) + 7
-    )
+    tasks = [int(task.name) for task in Path(f"/proc/{worker}/task").iterdir()]
+    assert {os.sched_getscheduler(task) for task in tasks} == {os.SCHED_IDLE}
+    assert os.sched_getscheduler(server.process.pid) == os.SCHED_OTHER
 
 
 def test_a_killed_planning_process_costs_one_request(start_server: Any) -> None:
