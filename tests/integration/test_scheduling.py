@@ -211,7 +211,8 @@ def _cpu_s(pid: int) -> float:
 @pytest.fixture(scope="module")
 def one_plan(start_server: Any) -> Iterator[tuple[Any, planning_pb2_grpc.PlanningServiceStub]]:
     server = start_server(
-        config='[server]\nservices = "planning"\nmax_queued = 1\n[services.planning]\nprocesses = 1\n'
+        config='[server]\nservices = "planning"\nmax_queued = 1\n'
+        '[services.planning]\nprocesses = 1\ncpu = "normal"\n'
     )
     with grpc.insecure_channel(server.target) as channel:
         yield server, planning_pb2_grpc.PlanningServiceStub(channel)
@@ -269,8 +270,8 @@ def test_a_deadline_behind_a_long_plan_is_refused_at_once(one_plan: tuple[Any, A
     long.cancel()
 
 
-def test_planning_claims_no_core_that_others_want(one_plan: tuple[Any, Any]) -> None:
-    server, _ = one_plan
+def test_planning_claims_no_core_that_others_want(start_server: Any) -> None:
+    server = start_server(config='[server]\nservices = "planning"\n[services.planning]\n')
     (worker,) = _workers(server)
     tasks = [int(task.name) for task in Path(f"/proc/{worker}/task").iterdir()]
     assert {os.sched_getscheduler(task) for task in tasks} == {os.SCHED_IDLE}
@@ -278,7 +279,9 @@ def test_planning_claims_no_core_that_others_want(one_plan: tuple[Any, Any]) -> 
 
 
 def test_a_killed_planning_process_costs_one_request(start_server: Any) -> None:
-    server = start_server(config='[server]\nservices = "planning"\n[services.planning]\nprocesses = 2\n')
+    server = start_server(
+        config='[server]\nservices = "planning"\n[services.planning]\nprocesses = 2\ncpu = "normal"\n'
+    )
     with grpc.insecure_channel(server.target) as channel:
         stub = planning_pb2_grpc.PlanningServiceStub(channel)
         needles = stub.Plan(_plan(), timeout=60).plan.needles
