@@ -88,14 +88,14 @@ def test_the_more_urgent_request_is_answered_first(one_at_a_time: Client) -> Non
     time.sleep(0.2)
     calls = []
     for priority in (3, 0, 2, 1):
-        call = client.infer.future(_turns(2_000, priority), timeout=120)
+        call = client.infer.future(_turns(FAR // 3, priority), timeout=120)
         call.add_done_callback(lambda _, priority=priority: ended.put(priority))
         calls.append(call)
         time.sleep(0.1)
     assert not running.done()
     assert not any(call.done() for call in calls)
     for call in calls:
-        assert call.result(120).raw_output_contents[0] == np.int64(2_000).tobytes()
+        assert call.result(120).raw_output_contents[0] == np.int64(FAR // 3).tobytes()
     assert [ended.get(timeout=10) for _ in calls] == [1, 0, 2, 3]
 
 
