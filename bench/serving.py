@@ -17,6 +17,7 @@ from trocar.runtime.errors import DeviceError
 from trocar.v1 import planning_pb2, planning_pb2_grpc
 
 _END_S = 60.0
+_SETTLE_S = 2.0
 
 
 @contextmanager
@@ -94,16 +95,19 @@ class Planning:
         for thread in self._threads:
             thread.join(_END_S)
         self._channel.close()
-        time.sleep(0.5)  # a search notices within milliseconds, a dose in work is finished first
+        # A search notices within milliseconds; what builds its problem, or a dose, is finished first.
+        time.sleep(_SETTLE_S)
 
     def wait_saturated(self) -> None:
-        """Wait until every client has had one plan's time: searches are under way and others wait."""
-        time.sleep(1.5)
+        """Wait until searches are under way and others wait."""
+        time.sleep(_SETTLE_S)
 
     def _ask(self, seed: int) -> None:
-        while not self._ending.is_set():
+        while True:
             request = planning_pb2.PlanRequest(case=planning_pb2.CaseInput(phantom_seed=seed))
             with self._lock:
+                if self._ending.is_set():  # whoever ends this has the calls that there are
+                    return
                 call = self._stub.Plan.future(request, timeout=120)
                 self._calls.add(call)
             try:

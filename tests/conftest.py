@@ -56,6 +56,9 @@ def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[
 
     def start(listen: str = "127.0.0.1:0", config: str = "") -> ServerProcess:
         folder = tmp_path_factory.mktemp("server")
+        if "[services.planning]" not in config:
+            # By default plans wait for whatever else wants the machine, which here may be anything.
+            config += '\n[services.planning]\ncpu = "normal"\n'
         (folder / "trocar.toml").write_text(config)
         log = folder / "log.txt"
         with log.open("w") as stderr:

@@ -21,6 +21,7 @@ from trocar.runtime.errors import DeadlineExceeded, InvalidInput
 from trocar.runtime.server.pool import Job, Pool, PoolSpec
 from trocar.runtime.server.scheduler import Priority, Queue
 from trocar.runtime.server.services import ServiceContext
+from trocar.runtime.server.worker import CPU_CLAIMS
 from trocar.runtime.telemetry import Record, current, end_to_end, ignore, served_models
 from trocar.v1 import planning_pb2
 
@@ -36,7 +37,8 @@ class PlanningConfig:
     Parameters
     ----------
     processes : plans computed at once, each in a process of its own; 0 is `max_running` of `[server]`.
-    nice : of those processes, below the server, so that plans cannot starve a stream; see `os.nice`.
+    cpu : what those processes claim of a core that others want, such as a stream: `idle` next to nothing,
+        `low` a tenth, `normal` as much as they.
     max_budget_ms : the longest search a caller may ask for.
     max_moves : the same as a number of moves over all chains.
     reserve_ms : of a caller's deadline, what is kept for dose, DVH and validity of each plan; the search gets
@@ -45,7 +47,7 @@ class PlanningConfig:
     """
 
     processes: int = field(default=0, metadata=limits(0, 64))
-    nice: int = field(default=19, metadata=limits(0, 19))
+    cpu: str = field(default="idle", metadata=limits(choices=CPU_CLAIMS))
     max_budget_ms: float = field(default=60_000.0, metadata=limits(1, 3_600_000))
     max_moves: int = field(default=50_000_000, metadata=limits(1, 1_000_000_000))
     reserve_ms: float = field(default=400.0, metadata=limits(0, 60_000))
@@ -202,7 +204,7 @@ def add_service(server: grpc.Server, context: ServiceContext) -> Sequence[str]:
     def spec(version: int) -> PoolSpec:
         # The version by its number: a process that is started again must not take one that was refused.
         arguments = {**context.repository_options, "version": version}
-        return PoolSpec("trocar.planners.servicer.work:open_planner", arguments, config.nice)
+        return PoolSpec("trocar.planners.servicer.work:open_planner", arguments, config.cpu)
 
     served = context.repository.open(MODEL)
     pool = Pool(spec(served.manifest.version))

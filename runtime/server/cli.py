@@ -62,7 +62,8 @@ trocar.toml, with its defaults:
   max_connections = 256    # of all clients together
   [services.planning]      # each service has a table of its own
   processes = 0            # plans computed at once, each in a process; 0: as max_running
-  nice = 19                # below the server, so that plans cannot starve a stream
+  cpu = "idle"             # what plans claim of a core that a stream wants: idle (next to nothing),
+                           # low (a tenth) or normal (as much)
   max_budget_ms = 60000.0  # the longest search a caller may ask for
   [services.inference]     # the Open Inference Protocol v2
   load_at_start = true     # every model of the repository; else by RepositoryModelLoad

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections import deque
 
 # Fewer runs say nothing yet.
 LEAST_RUNS = 5
@@ -18,34 +16,24 @@ _QUANTILE = 0.1
 
 
 class Measured:
-    """A running low quantile of run times, by kind of request.
+    """A running low quantile of run times, by kind of request. One thread adds at a time."""
 
-    Parameters
-    ----------
-    clock : as `time.monotonic`.
-    """
+    def __init__(self) -> None:
+        self._kinds: dict[str, _Runs] = {}
 
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        self._lock = threading.Lock()
-        self._kinds: OrderedDict[str, _Runs] = OrderedDict()
+    def add(self, kind: str, took_s: float, now_s: float) -> None:
+        """Count a run that ended now."""
+        runs = self._kinds.get(kind)
+        if runs is None:
+            if len(self._kinds) >= _MOST_KINDS:
+                del self._kinds[min(self._kinds, key=lambda each: self._kinds[each].last_s)]
+            runs = self._kinds[kind] = _Runs()
+        runs.add(took_s, now_s)
 
-    def add(self, kind: str, began_s: float) -> None:
-        """Count a run that ends now."""
-        now_s = self._clock()
-        with self._lock:
-            runs = self._kinds.get(kind)
-            if runs is None:
-                runs = self._kinds[kind] = _Runs()
-                if len(self._kinds) > _MOST_KINDS:
-                    self._kinds.popitem(last=False)
-            self._kinds.move_to_end(kind)
-            runs.add(now_s - began_s, now_s)
-
-    def least_s(self, kind: str) -> float:
+    def least_s(self, kind: str, now_s: float) -> float:
         """Return how long a request takes at the least; 0 where too little was measured of late."""
         runs = self._kinds.get(kind)
-        return 0.0 if runs is None or self._clock() - runs.last_s > OLD_S else runs.least_s
+        return 0.0 if runs is None or now_s - runs.last_s > OLD_S else runs.least_s
 
 
 class _Runs:

@@ -30,12 +30,12 @@ class PoolSpec:
     ----------
     factory : `module:function`, which returns a `trocar.runtime.server.worker.Handler` for `arguments`.
     arguments : plain JSON values.
-    nice : added to the server's niceness; see `os.nice`.
+    cpu : their claim on cores that others want: one of `trocar.runtime.server.worker.CPU_CLAIMS`.
     """
 
     factory: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
-    nice: int = 0
+    cpu: str = "normal"
 
 
 class Job:
@@ -174,7 +174,7 @@ class _Worker:
         self._sending = threading.Lock()
         self._number = 0
         try:
-            self._send({"factory": spec.factory, "arguments": dict(spec.arguments), "nice": spec.nice})
+            self._send({"factory": spec.factory, "arguments": dict(spec.arguments), "cpu": spec.cpu})
             if not self._link.poll(START_S):
                 raise DeviceError(f"{self._name}: expected its process to be ready in {START_S:g} s")
             header, _ = self._receive()

@@ -103,25 +103,13 @@ class Scheduler:
         While it runs it takes one of this process's slots from what would start, but never the last one.
         """
         with self.lock:
-            self._shared.live += 1
+            self._shared.set_live(1)
 
     def end_live(self) -> None:
         """Count it no more."""
         with self.lock:
-            self._shared.live -= 1
+            self._shared.set_live(-1)
             self._shared.start_next(self.clock())
-
-
-class _Ticket:
-    """A request that runs or waits."""
-
-    __slots__ = ("began_s", "likely_s", "priority", "queue", "turn")
-
-    def __init__(self, queue: Queue, priority: Priority, likely_s: float) -> None:
-        self.queue, self.priority, self.likely_s = queue, priority, likely_s
-        self.began_s: float | None = None
-        # Held while it waits, and let go when its turn comes.
-        self.turn = threading.Lock()
 
 
 class _Slots:
@@ -129,57 +117,67 @@ class _Slots:
 
     def __init__(self, count: int) -> None:
         self._count = count
-        self.live = 0
-        self.running: set[_Ticket] = set()
-        self.waiting: dict[Priority, deque[_Ticket]] = {priority: deque() for priority in Priority}
+        self._live = 0
+        # Those that live frames leave.
+        self._usable = count
+        self._in_line = 0
+        self.running: set[Slot] = set()
+        self.waiting: dict[Priority, deque[Slot]] = {priority: deque() for priority in Priority}
         self._passed = dict.fromkeys(Priority, 0)
 
-    def free(self) -> int:
-        """How many may start now."""
-        return self._count - min(self.live, self._count - 1) - len(self.running)
+    def set_live(self, change: int) -> None:
+        """Count live frames."""
+        self._live += change
+        self._usable = max(1, self._count - self._live)
 
-    def start(self, ticket: _Ticket, now_s: float) -> None:
+    def free(self) -> bool:
+        """Whether a request may start now."""
+        return len(self.running) < self._usable
+
+    def start(self, slot: Slot, now_s: float) -> None:
         """Give a slot to a request."""
-        ticket.began_s = now_s
-        self.running.add(ticket)
-        ticket.queue.running += 1
+        slot.began_s = now_s
+        self.running.add(slot)
+        slot.queue.running += 1
 
     def start_next(self, now_s: float) -> None:
         """Give the slots that are free to those whose turn it is."""
-        while self.free() > 0 and (priority := self._whose_turn()) is not None:
-            ticket = self.waiting[priority].popleft()
-            ticket.queue.waiting -= 1
+        while self._in_line and self.free():
+            priority = self._whose_turn()
+            slot = self.waiting[priority].popleft()
+            self._in_line -= 1
+            slot.queue.waiting -= 1
             self._passed[priority] = 0
             for other in Priority:
                 if other > priority and self.waiting[other]:
                     self._passed[other] += 1
-            self.start(ticket, now_s)
-            ticket.turn.release()
+            self.start(slot, now_s)
+            slot.turn.release()
 
-    def line_up(self, ticket: _Ticket) -> None:
+    def line_up(self, slot: Slot) -> None:
         """Put a request at the end of its class."""
-        ticket.turn.acquire()
-        self.waiting[ticket.priority].append(ticket)
-        ticket.queue.waiting += 1
+        slot.turn.acquire()
+        self.waiting[slot.priority].append(slot)
+        self._in_line += 1
+        slot.queue.waiting += 1
 
-    def withdraw(self, ticket: _Ticket) -> None:
+    def withdraw(self, slot: Slot) -> None:
         """Take a request out of the line."""
-        line = self.waiting[ticket.priority]
-        line.remove(ticket)
-        ticket.queue.waiting -= 1
+        line = self.waiting[slot.priority]
+        line.remove(slot)
+        self._in_line -= 1
+        slot.queue.waiting -= 1
         if not line:
-            self._passed[ticket.priority] = 0
+            self._passed[slot.priority] = 0
 
-    def _whose_turn(self) -> Priority | None:
+    def _whose_turn(self) -> Priority:
         waiting = [priority for priority in Priority if self.waiting[priority]]
-        if not waiting:
-            return None
         longest = max(waiting, key=lambda priority: (self._passed[priority], -priority))
         return longest if self._passed[longest] >= PATIENCE else waiting[0]
 
     def wait_s(self, priority: Priority, now_s: float) -> float:
         """How long a request of this class would wait at the least, as measured of those before it."""
-        count = self._count - min(self.live, self._count - 1)
+        count = self._usable
         busy = [max(0.0, (each.began_s or now_s) + each.likely_s - now_s) for each in self.running]
         # More may run than there are slots just now, where live frames came after them.
         free_in_s = [0.0] * (count - len(busy)) + busy
@@ -203,7 +201,7 @@ class Queue:
         self._scheduler, self.name, self._max_queued = scheduler, name, max_queued
         self.slots = slots
         self.running = self.waiting = self.refused = 0
-        self.measured = Measured(scheduler.clock)
+        self._measured = Measured()
 
     def slot(
         self,
@@ -239,64 +237,71 @@ class Queue:
             The caller went away in the queue.
         """
         if least_s is None or likely_s is None:
-            measured_s = self.measured.least_s(kind)
+            measured_s = self.least_s(kind)
             least_s = measured_s if least_s is None else least_s
             likely_s = measured_s if likely_s is None else likely_s
         if deadline_s is not None:
             begin_by_s = min(deadline_s - least_s, math.inf if begin_by_s is None else begin_by_s)
-        return Slot(self, _Ticket(self, priority, likely_s), begin_by_s, kind, abandoned)
+        return Slot(self, priority, kind, likely_s, begin_by_s, abandoned)
 
-    def _ask(self, ticket: _Ticket, begin_by_s: float | None) -> None:
+    def least_s(self, kind: str = "") -> float:
+        """Return how long a request takes at the least, as measured; 0 where too little is known."""
+        return self._measured.least_s(kind, self._scheduler.clock())
+
+    def _ask(self, slot: Slot, begin_by_s: float | None) -> None:
         """Start a request, put it into the line, or refuse it."""
         scheduler, slots = self._scheduler, self.slots
         with scheduler.lock:
             now_s = scheduler.clock()
             # Whatever frees a slot starts who waits: where one is free, nobody does.
-            starts = slots.free() > 0
+            starts = slots.free()
             try:
                 self._require_room(starts)
                 if begin_by_s is not None:
-                    wait_s = 0.0 if starts else slots.wait_s(ticket.priority, now_s)
+                    wait_s = 0.0 if starts else slots.wait_s(slot.priority, now_s)
                     self._require_time(begin_by_s - now_s, wait_s)
             except (QueueFull, DeadlineExceeded):
                 self.refused += 1
                 raise
             scheduler.held += 1
             if starts:
-                slots.start(ticket, now_s)
+                slots.start(slot, now_s)
             else:
-                slots.line_up(ticket)
+                slots.line_up(slot)
 
-    def _wait(self, ticket: _Ticket, begin_by_s: float | None, abandoned: Callable[[], bool]) -> None:
+    def _wait(self, slot: Slot, begin_by_s: float | None, abandoned: Callable[[], bool]) -> None:
         """Wait for the request's turn."""
         scheduler = self._scheduler
         while True:
             left_s = scheduler.poll_s if begin_by_s is None else begin_by_s - scheduler.clock()
-            if ticket.turn.acquire(timeout=min(scheduler.poll_s, max(0.0, left_s))):
+            if slot.turn.acquire(timeout=min(scheduler.poll_s, max(0.0, left_s))):
                 return
             if abandoned():
                 raise Cancelled("the caller went away while its request waited")
             if begin_by_s is not None and scheduler.clock() >= begin_by_s:
                 raise DeadlineExceeded("the deadline left no time to compute after the queue")
 
-    def _leave(self, ticket: _Ticket) -> None:
+    def _leave(self, slot: Slot) -> None:
         """Take a request out that gave up; its turn may have come meanwhile."""
         scheduler = self._scheduler
         with scheduler.lock:
             self.refused += 1
-            if waits := ticket.began_s is None:
-                self.slots.withdraw(ticket)
+            if waits := slot.began_s is None:
+                self.slots.withdraw(slot)
                 scheduler.held -= 1
         if not waits:
-            self._give_back(ticket)
+            self._give_back(slot)
 
-    def _give_back(self, ticket: _Ticket) -> None:
+    def _give_back(self, slot: Slot, *, counts: bool = False) -> None:
         scheduler = self._scheduler
         with scheduler.lock:
-            self.slots.running.remove(ticket)
+            now_s = scheduler.clock()
+            if counts and slot.began_s is not None:
+                self._measured.add(slot.kind, now_s - slot.began_s, now_s)
+            self.slots.running.remove(slot)
             self.running -= 1
             scheduler.held -= 1
-            self.slots.start_next(scheduler.clock())
+            self.slots.start_next(now_s)
 
     def _require_room(self, starts: bool) -> None:
         scheduler = self._scheduler
@@ -320,31 +325,37 @@ class Queue:
 
 
 class Slot:
-    """A slot, held for the body of a `with`. `Queue.slot` makes it and says what entering raises."""
+    """A request that runs or waits: its slot is held for the body of a `with`.
 
-    __slots__ = ("_abandoned", "_begin_by_s", "_kind", "_queue", "_ticket")
+    `Queue.slot` makes it and says what entering raises.
+    """
+
+    __slots__ = ("_abandoned", "_begin_by_s", "began_s", "kind", "likely_s", "priority", "queue", "turn")
 
     def __init__(
         self,
         queue: Queue,
-        ticket: _Ticket,
-        begin_by_s: float | None,
+        priority: Priority,
         kind: str,
+        likely_s: float,
+        begin_by_s: float | None,
         abandoned: Callable[[], bool],
     ) -> None:
-        self._queue, self._ticket, self._kind = queue, ticket, kind
+        self.queue, self.priority, self.kind, self.likely_s = queue, priority, kind, likely_s
         self._begin_by_s, self._abandoned = begin_by_s, abandoned
+        self.began_s: float | None = None
+        # Held while it waits, and let go when its turn comes.
+        self.turn = threading.Lock()
 
     def __enter__(self) -> None:
         """Wait for it."""
-        queue, ticket = self._queue, self._ticket
-        asked_s = time.monotonic()
-        queue._ask(ticket, self._begin_by_s)
-        if ticket.began_s is None:
+        queue, asked_s = self.queue, time.monotonic()
+        queue._ask(self, self._begin_by_s)
+        if self.began_s is None:
             try:
-                queue._wait(ticket, self._begin_by_s, self._abandoned)
+                queue._wait(self, self._begin_by_s, self._abandoned)
             except BaseException:
-                queue._leave(ticket)
+                queue._leave(self)
                 raise
         queue._scheduler.waited((("wait", asked_s, time.monotonic()),))
 
@@ -352,7 +363,4 @@ class Slot:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Give it back; how long it was held counts unless it failed."""
-        queue, ticket = self._queue, self._ticket
-        if kind is None and ticket.began_s is not None:
-            queue.measured.add(self._kind, ticket.began_s)
-        queue._give_back(ticket)
+        self.queue._give_back(self, counts=kind is None)

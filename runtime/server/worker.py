@@ -23,6 +23,10 @@ from typing import Any, Protocol
 from trocar.runtime.errors import Cancelled, TrocarError
 from trocar.runtime.process import begin
 
+# What a process claims of a core that others want: as much as they, a tenth of that, next to nothing.
+CPU_CLAIMS = ("normal", "low", "idle")
+_LOW_NICE = 10
+
 
 @dataclass(frozen=True, slots=True)
 class Patience:
@@ -108,7 +112,7 @@ def main(arguments: list[str]) -> int:
     """Serve until the other side ends."""
     link = Connection(begin(arguments).detach())
     first = json.loads(link.recv_bytes())
-    os.nice(int(first["nice"]))
+    _claim(first["cpu"])
     # Where memory runs out, a request is to go and not the server.
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("500")
@@ -128,6 +132,13 @@ def main(arguments: list[str]) -> int:
             requests.answer(_said(error))
         except Exception:
             requests.answer({"error": "", "message": traceback.format_exc()})
+
+
+def _claim(cpu: str) -> None:
+    if cpu == "low":
+        os.nice(_LOW_NICE)
+    elif cpu == "idle":
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
 
 
 def _open(first: dict[str, Any]) -> Handler:

@@ -88,14 +88,14 @@ def test_the_more_urgent_request_is_answered_first(one_at_a_time: Client) -> Non
     time.sleep(0.2)
     calls = []
     for priority in (3, 0, 2, 1):
-        call = client.infer.future(_turns(2_000, priority), timeout=120)
+        call = client.infer.future(_turns(FAR // 3, priority), timeout=120)
         call.add_done_callback(lambda _, priority=priority: ended.put(priority))
         calls.append(call)
         time.sleep(0.1)
     assert not running.done()
     assert not any(call.done() for call in calls)
     for call in calls:
-        assert call.result(120).raw_output_contents[0] == np.int64(2_000).tobytes()
+        assert call.result(120).raw_output_contents[0] == np.int64(FAR // 3).tobytes()
     assert [ended.get(timeout=10) for _ in calls] == [1, 0, 2, 3]
 
 
@@ -212,7 +212,7 @@ def _cpu_s(pid: int) -> float:
 def one_plan(start_server: Any) -> Iterator[tuple[Any, planning_pb2_grpc.PlanningServiceStub]]:
     server = start_server(
         config='[server]\nservices = "planning"\nmax_queued = 1\n'
-        "[services.planning]\nprocesses = 1\nnice = 7\n"
+        '[services.planning]\nprocesses = 1\ncpu = "normal"\n'
     )
     with grpc.insecure_channel(server.target) as channel:
         yield server, planning_pb2_grpc.PlanningServiceStub(channel)
@@ -270,16 +270,18 @@ def test_a_deadline_behind_a_long_plan_is_refused_at_once(one_plan: tuple[Any, A
     long.cancel()
 
 
-def test_planning_is_nicer_than_the_server(one_plan: tuple[Any, Any]) -> None:
-    server, _ = one_plan
+def test_planning_claims_no_core_that_others_want(start_server: Any) -> None:
+    server = start_server(config='[server]\nservices = "planning"\n[services.planning]\n')
     (worker,) = _workers(server)
-    assert os.getpriority(os.PRIO_PROCESS, worker) == min(
-        19, os.getpriority(os.PRIO_PROCESS, server.process.pid) + 7
-    )
+    tasks = [int(task.name) for task in Path(f"/proc/{worker}/task").iterdir()]
+    assert {os.sched_getscheduler(task) for task in tasks} == {os.SCHED_IDLE}
+    assert os.sched_getscheduler(server.process.pid) == os.SCHED_OTHER
 
 
 def test_a_killed_planning_process_costs_one_request(start_server: Any) -> None:
-    server = start_server(config='[server]\nservices = "planning"\n[services.planning]\nprocesses = 2\n')
+    server = start_server(
+        config='[server]\nservices = "planning"\n[services.planning]\nprocesses = 2\ncpu = "normal"\n'
+    )
     with grpc.insecure_channel(server.target) as channel:
         stub = planning_pb2_grpc.PlanningServiceStub(channel)
         needles = stub.Plan(_plan(), timeout=60).plan.needles

@@ -3,10 +3,13 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 
-def test_a_stream_alone_and_beside_plans(
-    trocar: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
-) -> None:
+from trocar.bench.serving import served
+from trocar.runtime.errors import DeviceError
+
+
+def test_a_stream_alone_and_beside_plans(trocar: Callable[..., subprocess.CompletedProcess[str]]) -> None:
     play = ("--rounds", "1", "--seconds", "1", "--fps", "10", "--plans", "2", "--clip", "rendered:7:0.2")
     done = trocar("bench", "run", "contention", *play, "--json", timeout_s=250)
     assert done.returncode == 0, done.stderr
@@ -20,9 +23,9 @@ def test_a_stream_alone_and_beside_plans(
     assert sum(document["plans"].values()) >= 2
     assert set(document["plans"]) <= {"OK", "CANCELLED"}
 
+
+def test_a_server_that_does_not_start_says_why(tmp_path: Path) -> None:
     config = tmp_path / "trocar.toml"
     config.write_text("[server]\nlisten_to = 3\n")
-    done = trocar("bench", "run", "contention", *play, "--config", config)
-    assert done.returncode == 3
-    assert "the server did not start" in done.stderr
-    assert "unknown key 'listen_to'" in done.stderr
+    with pytest.raises(DeviceError, match=r"the server did not start: .*unknown key 'listen_to'"):
+        served(str(config)).__enter__()

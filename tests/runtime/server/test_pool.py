@@ -29,7 +29,7 @@ def _doubles_can_be_imported(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def pool() -> Iterator[Pool]:
-    pool = Pool(PoolSpec("workers:open_echo", {"prefix": "> "}, nice=3))
+    pool = Pool(PoolSpec("workers:open_echo", {"prefix": "> "}, cpu="low"))
     pool.start()
     yield pool
     pool.close()
@@ -57,7 +57,7 @@ def test_bytes_go_there_and_back_in_one_process(pool: Pool) -> None:
 
 
 def test_it_is_nicer_than_the_server(pool: Pool) -> None:
-    assert int(pool.run("nice", b"", Job())) == min(19, os.getpriority(os.PRIO_PROCESS, 0) + 3)
+    assert int(pool.run("nice", b"", Job())) == min(19, os.getpriority(os.PRIO_PROCESS, 0) + 10)
 
 
 def test_errors_are_the_handlers_own_and_the_process_stays(pool: Pool) -> None:

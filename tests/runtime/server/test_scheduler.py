@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from trocar.runtime.errors import Cancelled, DeadlineExceeded, QueueFull, TrocarError
 from trocar.runtime.server.measured import LEAST_RUNS
-from trocar.runtime.server.scheduler import PATIENCE, Priority, Queue, Scheduler, _Ticket
+from trocar.runtime.server.scheduler import PATIENCE, Priority, Queue, Scheduler, Slot
 
 LIVE, INTERACTIVE, BATCH = Priority
 
@@ -184,7 +184,7 @@ def test_a_failure_inside_gives_the_slot_back_and_is_not_measured() -> None:
             raise ValueError("inside")
     with queue.slot():
         pass
-    assert not queue.measured.least_s("")
+    assert not queue.least_s()
 
 
 def test_a_deadline_or_a_timeout_that_passes_in_the_queue() -> None:
@@ -322,9 +322,9 @@ class Line(RuleBasedStateMachine):
         self.scheduler = Scheduler(2, 12)
         self.queues = [self.scheduler.queue(name, max_queued=4) for name in "ab"]
         self.live = 0
-        self.line: list[_Ticket] = []
-        self.running: list[_Ticket] = []
-        self.passed: dict[_Ticket, int] = {}
+        self.line: list[Slot] = []
+        self.running: list[Slot] = []
+        self.passed: dict[Slot, int] = {}
 
     def _observe(self) -> None:
         """Whoever started must have been first of its class, and nobody passed over for too long."""
@@ -346,7 +346,7 @@ class Line(RuleBasedStateMachine):
     @rule(which=st.integers(0, 1), priority=st.sampled_from(list(Priority)))
     def come(self, which: int, priority: Priority) -> None:
         queue = self.queues[which]
-        ticket = _Ticket(queue, priority, 0.0)
+        ticket = queue.slot(priority=priority)
         full = len(self.line) + len(self.running) >= 12
         crowded = sum(each.queue is queue for each in self.line) >= 4
         free = self._slots() > len(self.running)
