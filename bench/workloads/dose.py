@@ -31,7 +31,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     """Measure every path on the same seeds and check that they agree."""
     import numpy as np
 
-    from trocar.bench.timing import copy_bandwidth_gb_s, interleave
+    from trocar.bench.floors import copy_bandwidth_gb_s
+    from trocar.bench.timing import beside, interleave
     from trocar.planners.dose.engine import DoseEngine
     from trocar.planners.dose.reference import dose_gy
     from trocar.planners.dose.source import load_source

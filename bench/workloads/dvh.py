@@ -33,7 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Measure both ways on the same volumes and check what they find."""
-    from trocar.bench.timing import copy_bandwidth_gb_s, interleave
+    from trocar.bench.floors import copy_bandwidth_gb_s
+    from trocar.bench.timing import beside, interleave
     from trocar.planners.dvh import dvh
     from trocar.planners.types import require
 

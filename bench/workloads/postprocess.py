@@ -29,7 +29,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     """Measure every frame size, and check what the kernels wrote against their specification."""
     import cv2
 
-    from trocar.bench.timing import copy_bandwidth_gb_s
+    from trocar.bench.floors import copy_bandwidth_gb_s
     from trocar.runtime.errors import InvalidInput
 
     if args.repeats < 1:
