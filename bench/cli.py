@@ -48,7 +48,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", required=True, metavar="run|compare|report")
     raw = argparse.RawDescriptionHelpFormatter
     _configure_run(
-        actions.add_parser("run", help="run workloads", epilog=RUN_HELP, formatter_class=raw, allow_abbrev=False)
+        actions.add_parser(
+            "run", help="run workloads", epilog=RUN_HELP, formatter_class=raw, allow_abbrev=False
+        )
     )
     compare_parser = actions.add_parser(
         "compare", help="two measurements side by side", epilog=COMPARE_HELP, formatter_class=raw
@@ -250,7 +252,7 @@ def _command(args: argparse.Namespace) -> str:
     """The command line that repeats this measurement."""
     words = ["trocar", "bench", "run", args.workload]
     for name, value in sorted(vars(args).items()):
-        if name not in _COMMON and isinstance(value, int | float | str | list):
+        if name not in _COMMON and value != "" and isinstance(value, int | float | str | list):
             if isinstance(value, list):
                 words += [word for one in value for word in (f"--{name.replace('_', '-')}", str(one))]
             elif value is True:
@@ -262,6 +264,4 @@ def _command(args: argparse.Namespace) -> str:
     return shlex.join(words)
 
 
-COMMAND = Command(
-    name="bench", help="run, compare and report measurements", configure=configure, run=run
-)
+COMMAND = Command(name="bench", help="run, compare and report measurements", configure=configure, run=run)

@@ -108,9 +108,7 @@ def _broken(limit: Limit, document: Mapping[str, Any]) -> Iterator[str]:
             yield f"{name} is {value:.4g}, expected at least {least:g}"
 
 
-def _measured(
-    limit: Limit, document: Mapping[str, Any]
-) -> Iterator[tuple[str, float | None, float, float]]:
+def _measured(limit: Limit, document: Mapping[str, Any]) -> Iterator[tuple[str, float | None, float, float]]:
     """Each bounded value with its name and both bounds; None where the measurement does not have it."""
     if limit.fact:
         value = dict(facts(document)).get(limit.fact)

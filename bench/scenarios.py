@@ -140,7 +140,28 @@ def server(
     return Outcome("Server", found.timing, found.requests, found.failures, found.seconds, facts)
 
 
-def highest_rate(load: Callable[[float], Outcome], start_per_s: float) -> tuple[Outcome, list[dict[str, Any]]]:
+def merged(parts: Sequence[Outcome]) -> Outcome:
+    """One outcome of the parts of a load; a bound is held where each part held it."""
+    first = parts[0]
+    cpu_ms = tuple(value for part in parts for value in part.timing.cpu_ms)
+    timing = Timing(tuple(value for part in parts for value in part.timing.samples_ms), cpu_ms)
+    facts = dict(first.facts)
+    if "held" in facts:
+        facts["held"] = all(part.facts["held"] for part in parts)
+        facts["reached_ms"] = max(part.facts["reached_ms"] for part in parts)
+    return Outcome(
+        first.scenario,
+        timing,
+        sum(part.requests for part in parts),
+        sum(part.failures for part in parts),
+        sum(part.seconds for part in parts),
+        facts,
+    )
+
+
+def highest_rate(
+    load: Callable[[float], Outcome], start_per_s: float
+) -> tuple[Outcome, list[dict[str, Any]]]:
     """The load of the highest rate that held its bound, within 5 %, and every rate that was tried.
 
     Parameters
@@ -184,9 +205,7 @@ class _Shared:
     hopeless: bool = False
 
 
-def _drain(
-    calls: Sequence[Call], moments_s: Any, *, bound_ms: float | None, from_schedule: bool
-) -> Outcome:
+def _drain(calls: Sequence[Call], moments_s: Any, *, bound_ms: float | None, from_schedule: bool) -> Outcome:
     """Send request k at moment k, or as soon after as a stream is free."""
     latency_ms, late_ms = np.full(len(moments_s), np.nan), np.zeros(len(moments_s))
     failed = np.zeros(len(moments_s), dtype=bool)

@@ -16,7 +16,7 @@ from trocar.bench.progress import stop_was_asked, track
 SERIES = 200
 """Samples of a case that a measurement keeps: enough for a distribution's curve, few enough for git."""
 
-# A percentile needs samples beyond it: of fewer, it would be the largest under another name.
+# The one in ten, in a hundred, in a thousand that is slower: of fewer calls there is no such one.
 LEAST_SAMPLES = {"p90_ms": (90.0, 10), "p99_ms": (99.0, 100), "p99_9_ms": (99.9, 1000)}
 
 

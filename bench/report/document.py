@@ -50,9 +50,7 @@ def read_all(path: str) -> list[dict[str, Any]]:
 def together(measurements: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
     """One document of the measurements; of a single one, itself."""
     return (
-        measurements[0]
-        if len(measurements) == 1
-        else {"schema": SCHEMA, "measurements": list(measurements)}
+        measurements[0] if len(measurements) == 1 else {"schema": SCHEMA, "measurements": list(measurements)}
     )
 
 
@@ -97,6 +95,15 @@ def rows(document: Mapping[str, Any], names: Sequence[str]) -> Iterator[tuple[st
     """Every timing with the entries of these names, None where it has none."""
     for case, timing in timings(document):
         yield case, [timing.get(name) for name in names]
+
+
+def floors(document: Mapping[str, Any]) -> list[str]:
+    """What the floors are, a line each, with the cases that have it."""
+    held: dict[str, list[str]] = {}
+    for case, (floor,) in rows(document, ["floor"]):
+        if floor is not None:
+            held.setdefault(floor, []).append(case)
+    return [f"floor, {floor}: {', '.join(cases)}" for floor, cases in held.items()]
 
 
 def cell(value: Any) -> str:

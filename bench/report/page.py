@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from trocar.bench.report.document import cell, facts, rows, timings, where
+from trocar.bench.report.document import cell, facts, floors, rows, timings, where
 from trocar.bench.report.plots import LINES, distributions_svg, series_svg
 from trocar.bench.report.text import used_columns
 from trocar.planners.report.markup import Markup, element, image, joined, table
@@ -48,11 +48,7 @@ def _section(document: Mapping[str, Any]) -> Markup:
     ]
     if columns:
         parts.append(_table(["case", *columns.values()], rows(document, list(columns))))
-        parts += [
-            element("p", f"floor of {case}: {floor}", class_="faint")
-            for case, (floor,) in rows(document, ["floor"])
-            if floor
-        ]
+        parts += [element("p", line, class_="faint") for line in floors(document)]
         parts += _plots(document)
     for name, content in document.get("tables", {}).items():
         titles = list(dict.fromkeys(column for row in content for column in row))

@@ -9,7 +9,7 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from trocar.bench.report.document import cell, facts, rows, where
+from trocar.bench.report.document import cell, facts, floors, rows, where
 
 COLUMNS = {
     "p50_ms": "p50 ms",
@@ -35,10 +35,8 @@ def render(document: Mapping[str, Any]) -> Group:
     for case, values in found:
         table.add_row(case, *(cell(values[index]) for index in used))
     lines = [Text(f"{name}: {cell(value)}") for name, value in facts(document)]
-    lines += [Text(f"floor of {case}: {values[0]}") for case, values in rows(document, ["floor"]) if values[0]]
-    return Group(
-        title, *([table] if found else []), *_tables(document), *lines, *map(Text, where(document))
-    )
+    lines += map(Text, floors(document))
+    return Group(title, *([table] if found else []), *_tables(document), *lines, *map(Text, where(document)))
 
 
 def render_comparison(comparison: Mapping[str, Any]) -> Group:

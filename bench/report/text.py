@@ -7,7 +7,7 @@ import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from trocar.bench.report.document import cell, facts, rows, timings, where
+from trocar.bench.report.document import cell, facts, floors, rows, timings, where
 from trocar.bench.report.terminal import COLUMNS
 
 # What CSV has besides the columns of the tables.
@@ -47,6 +47,8 @@ def _section(document: Mapping[str, Any]) -> Iterator[str]:
     if columns:
         body = ([case, *map(cell, values)] for case, values in rows(document, list(columns)))
         yield _table(["case", *columns.values()], body)
+        if lines := floors(document):
+            yield "\n".join(f"- {line}" for line in lines)
     for name, content in document.get("tables", {}).items():
         titles = list(dict.fromkeys(column for row in content for column in row))
         yield f"{name}:"

@@ -82,14 +82,17 @@ def answer(repository: Repository, name: str) -> dict[str, Any]:
 
 
 def _measure(args: argparse.Namespace, repository: Repository, name: str) -> dict[str, Any]:
+    from trocar.bench.progress import track
+
     samples: dict[str, list[float]] = {}
     answers = {answer(repository, name)["answer_sha256"]}  # refuses what cannot be opened, before any process
-    for _ in range(args.processes):
+    for _ in track(range(args.processes), f"{name}: new processes"):
         for kind, warm in (("new_process", ""), ("new_process_imported", "1")):
             options = (args.repository or "", args.require_signature or "", warm)
             command = [sys.executable, "-c", _CHILD, name, *options]
             start = time.perf_counter()
-            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            # In a group of its own, a process is not interrupted with this one.
+            done = subprocess.run(command, capture_output=True, text=True, check=True, process_group=0)
             whole_ms = 1e3 * (time.perf_counter() - start)
             said = json.loads(done.stdout)
             samples.setdefault(kind, []).append(said["ms"])
@@ -97,7 +100,7 @@ def _measure(args: argparse.Namespace, repository: Repository, name: str) -> dic
             if not warm:
                 samples.setdefault("whole_new_process", []).append(whole_ms)
             answers.add(said["answer_sha256"])
-    loads = [answer(repository, name) for _ in range(args.repeats)]
+    loads = [answer(repository, name) for _ in track(range(args.repeats), f"{name}: loads")]
     for load in loads:
         samples.setdefault("same_process", []).append(sum(load["ms"].values()))
         for step, took in load["ms"].items():
