@@ -112,6 +112,14 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def ways_of_a_frame() -> dict[str, Callable[[], Any]]:
+    """Ours, OpenCV's and kornia-rs's way with a 1080p frame of BGR, each call with the next of eight buffers."""
+    os.environ["RAYON_NUM_THREADS"] = "1"
+    scene = _scene(1080, 1920, 512, 8)
+    ways = {"trocar": _ours(scene)["trocar"], **_opencv(scene), **_kornia(scene)}
+    return {name: _in_turn(*way) for name, way in ways.items() if "nv12" not in name}
+
+
 def _scene(height: int, width: int, side: int, count: int) -> Scene:
     """A smooth picture: what differs between two ways is then rounding, not chroma that NV12 cannot carry."""
     import cv2
