@@ -46,6 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Plan every phantom and hold it against the criteria."""
     import numpy as np
+
     from trocar.bench.progress import track
     from trocar.bench.timing import Timing
     from trocar.planners.dose.source import load_source

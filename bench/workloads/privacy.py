@@ -22,6 +22,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     from collections.abc import Iterator
 
     import numpy as np
+
     from trocar.bench.progress import track
     from trocar.runtime.errors import InvalidInput
     from trocar.video.annotator.renderer import OUT_OF_BODY, SCRIPT, Phase, render_clip, render_frame

@@ -122,8 +122,6 @@ def _by_message(client: Client, size_bytes: int) -> Call:
 
 def _by_region(client: Client, region: Region) -> Call:
     """The bytes are copied into the region; the answer is read where it lies."""
-    import numpy as np
-
     from trocar.bench.workloads import _identity
     from trocar.bench.workloads._open_inference import shared_request
 

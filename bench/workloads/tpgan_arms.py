@@ -98,7 +98,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Plan every phantom from every start."""
     from trocar.bench.progress import track
-
     from trocar.planners.dose.engine import DoseEngine
     from trocar.planners.dose.source import load_source
     from trocar.planners.protocol import load_protocol

@@ -119,7 +119,6 @@ def _given(repository: str | None) -> tuple[dict[str, Generator], str]:
 def _planned(phantoms: Sequence[int], setting: Setting, workers: int, what: str) -> Iterator[Planned]:
     """Plan phantoms with a progress bar, leaving out those too wide for the template."""
     from trocar.bench.progress import track
-
     from trocar.bench.styled import planned_phantom
     from trocar.runtime.errors import InvalidInput
 
