@@ -119,7 +119,7 @@ def _chain(args: argparse.Namespace) -> list[argparse.Namespace]:
 def _run_workloads(args: argparse.Namespace) -> int:
     from trocar.bench.gate import read_gate
     from trocar.bench.progress import stoppable
-    from trocar.bench.report.document import together
+    from trocar.bench.report.document import dumps, together
     from trocar.bench.report.terminal import render, show
 
     chain = _chain(args)
@@ -135,12 +135,11 @@ def _run_workloads(args: argparse.Namespace) -> int:
                 documents[-1]["interrupted"] = True
             # Written after each, so that nothing measured is lost with a later one.
             if output is not None:
-                text = json.dumps(together(documents), indent=2)
-                Path(output).write_text(text + "\n", encoding="utf-8")
+                Path(output).write_text(dumps(together(documents)) + "\n", encoding="utf-8")
             if stop.asked:
                 break
     if args.json or chain[-1].json:
-        print(json.dumps(together(documents), indent=2))
+        print(dumps(together(documents)))
     else:
         for document in documents:
             show(render(document))
@@ -204,7 +203,7 @@ def _by_workload(path: str, measurements: Sequence[dict[str, Any]]) -> dict[str,
 
 def _report(args: argparse.Namespace) -> int:
     from trocar.bench.gate import read_gate
-    from trocar.bench.report.document import read_all, together
+    from trocar.bench.report.document import dumps, read_all, together
     from trocar.bench.report.terminal import render, show
 
     formats = [name for name in args.to.split(",") if name]
@@ -220,7 +219,7 @@ def _report(args: argparse.Namespace) -> int:
         (folder / path).write_text(text, encoding="utf-8")
         print(f"wrote {folder / path}", file=sys.stderr)
     if args.json:
-        print(json.dumps(together(documents), indent=2))
+        print(dumps(together(documents)))
     elif not formats:
         for document in documents:
             show(render(document))

@@ -55,6 +55,8 @@ def applied(cpus: frozenset[int], *, collect: bool) -> Iterator[dict[str, Any]]:
 
 def _range(part: str) -> range:
     first, _, last = part.partition("-")
+    if part.endswith("-"):
+        raise ValueError(part)
     return range(int(first), int(last or first) + 1)
 
 

@@ -24,7 +24,22 @@ PACKAGES = (
     "tensorrt-cu13",
 )
 # Instructions that kernels and libraries choose their code by.
-INSTRUCTIONS = ["sse4_2", "avx", "avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512vl", "avx512_vnni", "avx512_bf16", "avx512_fp16", "avx_vnni", "amx_tile", "amx_int8", "amx_bf16", "neon", "asimd", "asimddp", "sve", "sve2", "i8mm", "bf16"]
+INSTRUCTIONS = (
+    *(
+        "sse4_2",
+        "avx",
+        "avx2",
+        "fma",
+        "f16c",
+        "avx512f",
+        "avx512bw",
+        "avx512vl",
+        "avx512_vnni",
+        "avx512_bf16",
+    ),
+    *("avx512_fp16", "avx_vnni", "amx_tile", "amx_int8", "amx_bf16"),
+    *("neon", "asimd", "asimddp", "sve", "sve2", "i8mm", "bf16"),
+)
 # Where these differ, two measurements are of different machines.
 MACHINE = ("cpu", "isa", "cores", "governor", "gpu")
 # Where these differ, they are of one machine in different states.

@@ -102,7 +102,7 @@ def _broken(limit: Limit, document: Mapping[str, Any]) -> Iterator[str]:
         name = f"{limit.workload} {limit.case or limit.fact}: {what}"
         if value is None:
             yield f"{name} was not measured"
-        elif value > most:
+        elif not value <= most:  # also what is no number
             yield f"{name} is {value:.4g}, expected at most {most:g}"
         elif not value >= least:
             yield f"{name} is {value:.4g}, expected at least {least:g}"

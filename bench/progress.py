@@ -29,10 +29,14 @@ class Stop:
 _STOP: ContextVar[Stop | None] = ContextVar("stop", default=None)
 
 
+def current_stop() -> Stop:
+    """What says whether Ctrl-C came; a thread has to be given the one of the thread that started it."""
+    return _STOP.get() or Stop()
+
+
 def stop_was_asked() -> bool:
     """Whether Ctrl-C came; what loops by `track` need not ask."""
-    stop = _STOP.get()
-    return stop is not None and stop.asked
+    return current_stop().asked
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from trocar.bench.progress import stop_was_asked, track
+from trocar.bench.progress import current_stop, stop_was_asked, track
 from trocar.bench.timing import Timing
 
 Call = Callable[[], object]
@@ -179,7 +179,12 @@ def highest_rate(
     while True:
         found = load(rate_per_s)
         tried.append(
-            {"rate_per_s": rate_per_s, "reached_ms": found.facts["reached_ms"], "held": found.facts["held"]}
+            {
+                "rate_per_s": rate_per_s,
+                "requests": found.requests,
+                "reached_ms": found.facts["reached_ms"],
+                "held": found.facts["held"],
+            }
         )
         if found.facts["held"]:
             held = found
@@ -209,14 +214,14 @@ def _drain(calls: Sequence[Call], moments_s: Any, *, bound_ms: float | None, fro
     """Send request k at moment k, or as soon after as a stream is free."""
     latency_ms, late_ms = np.full(len(moments_s), np.nan), np.zeros(len(moments_s))
     failed = np.zeros(len(moments_s), dtype=bool)
-    shared = _Shared(threading.Lock())
+    shared, stop = _Shared(threading.Lock()), current_stop()
     begun = time.perf_counter() + 0.01
 
     def stream(call: Call) -> None:
         while True:
             with shared.lock:
                 index = shared.next_request
-                if index >= len(moments_s) or shared.hopeless or stop_was_asked():
+                if index >= len(moments_s) or shared.hopeless or (index and stop.asked):
                     return
                 shared.next_request += 1
             due = begun + moments_s[index]

@@ -14,11 +14,11 @@ measure() { # NAME WORKLOAD [OPTIONS]
     name=$1
     shift
     echo "==> $name" >&2
-    "$trocar" bench run "$@" -o "$folder/$name.json" >"$folder/$name.txt" || {
+    "$trocar" bench run "$@" -o "$folder/$name.json" >/dev/null || {
         code=$?
         [ "$code" -eq 130 ] && exit 130
         failed="$failed $name"
-        echo "    exit $code: see $folder/$name.txt" >&2
+        echo "    exit $code: trocar bench report $folder/$name.json" >&2
     }
 }
 

@@ -48,7 +48,6 @@ class Records:
             self._require_one_processor()
         return self._held[name]
 
-
     def _require_one_processor(self) -> None:
         """Times of different machines do not stand in one table; what was counted is the same on each."""
         timed = [one for one in self._held.values() if '"p50_ms"' in json.dumps(one)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,12 @@ def together(measurements: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
     )
 
 
+def dumps(document: Mapping[str, Any]) -> str:
+    """Return the document as JSON that a person can read, each series of samples on one line."""
+    text = json.dumps(document, indent=2)
+    return re.sub(r'"series_ms": \[[^\]]*\]', lambda found: re.sub(r"\s+", " ", found[0]), text)
+
+
 def timings(document: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Every timing in a measurement, however deep, with its dotted name (without `timings`)."""
     for name, value in document.items():
@@ -83,9 +90,11 @@ def where(document: Mapping[str, Any]) -> list[str]:
         f"{environment.get('cpu')}, {environment.get('cores')} cores, {gpus}, load "
         f"{environment.get('load_1min')}, commit {environment.get('commit')}, {environment.get('created')}"
     ]
-    for name in ("conditions", "machine", "usage"):
-        if name in document:
-            lines.append(f"{name}: " + ", ".join(f"{key} {value}" for key, value in document[name].items()))
+    lines += [
+        f"{name}: " + ", ".join(f"{key} {value}" for key, value in document[name].items())
+        for name in ("conditions", "machine", "usage")
+        if name in document
+    ]
     if document.get("interrupted"):
         lines.append("interrupted: what was measured until then")
     return lines

@@ -13,11 +13,13 @@ from trocar.planners.report.markup import Markup, element, image, joined, table
 # Scripts, pictures and fonts from anywhere are refused, whatever a name in a file says.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 _STYLE = """
-body { margin: 0 auto; padding: 8mm; max-width: 270mm; color: #1b1f24; font: 10pt/1.45 Helvetica, Arial, sans-serif;
+body { margin: 0 auto; padding: 8mm; max-width: 270mm; color: #1b1f24;
+  font: 10pt/1.45 Helvetica, Arial, sans-serif;
   font-variant-numeric: tabular-nums; }
 h1 { font-size: 19pt; } h2 { margin-top: 12mm; border-bottom: 1px solid #1b1f24; font-size: 14pt; }
 h3 { margin: 6mm 0 1mm; font-size: 11pt; } code { font-size: 9pt; word-break: break-all; }
-table { border-collapse: collapse; font-size: 9pt; } th, td { padding: 1mm 4mm 1mm 0; border-bottom: 1px solid #e3e6ea; }
+table { border-collapse: collapse; font-size: 9pt; }
+th, td { padding: 1mm 4mm 1mm 0; border-bottom: 1px solid #e3e6ea; }
 th { text-align: left; color: #6b7480; font-weight: 500; } td + td { text-align: right; }
 svg { max-width: 100%; height: auto; } .faint { color: #6b7480; font-size: 9pt; }
 @media print { body { padding: 0; max-width: none; } h3, tr, svg { break-inside: avoid; } }

@@ -67,12 +67,19 @@ def measure(cases: Mapping[str, Open], args: argparse.Namespace) -> dict[str, An
         raise InvalidInput(f"--percentile: expected between 0 and 100, got {args.percentile}")
     if args.scenario == INTERLEAVED:
         times = interleave({name: opened() for name, opened in cases.items()}, args.requests)
-        return {"timings": {name: timing.document() for name, timing in times.items()}}
+        sent = sum(len(timing.samples_ms) for timing in times.values())
+        return {"timings": {name: timing.document() for name, timing in times.items()}, "requests_sent": sent}
     streams = 1 if args.scenario == "single-stream" else args.streams
     calls = {name: [opened() for _ in range(streams)] for name, opened in cases.items()}
     if args.scenario == "server" and not args.rate:
         return _searched(calls, args)
-    return {"timings": _in_rounds(calls, args)}
+    timings = _in_rounds(calls, args)
+    return {"timings": timings, "requests_sent": sum(timing["requests"] for timing in timings.values())}
+
+
+def is_closed(args: argparse.Namespace) -> bool:
+    """Whether each request waits for the one before, so that the cases' times can be compared."""
+    return str(args.scenario) in (INTERLEAVED, "single-stream")
 
 
 def _in_rounds(calls: Mapping[str, list[Call]], args: argparse.Namespace) -> dict[str, Any]:
@@ -116,11 +123,16 @@ def _searched(calls: Mapping[str, list[Call]], args: argparse.Namespace) -> dict
     from trocar.bench.progress import track
     from trocar.bench.scenarios import highest_rate, offline
 
-    timings, tried = {}, []
-    for name in track(calls, "highest rate"):
+    timings, tried, sent = {}, [], 0
+    for name in track(list(calls), "highest rate"):
         streams = calls[name]
-        start_per_s = offline(streams, max(10, args.requests // 10)).rate_per_s
-        best, rows = highest_rate(lambda rate: _at_rate(streams, rate, args.requests, args), start_per_s)  # noqa: B023
+        begun = offline(streams, max(10, args.requests // 10))
+
+        def load(rate_per_s: float, streams: list[Call] = streams) -> Outcome:
+            return _at_rate(streams, rate_per_s, args.requests, args)
+
+        best, rows = highest_rate(load, begun.rate_per_s)
         timings[name] = best.document()
         tried += [{"case": name, **row} for row in rows]
-    return {"timings": timings, "tables": {"rates tried": tried}}
+        sent += begun.requests + sum(row["requests"] for row in rows)
+    return {"timings": timings, "requests_sent": sent, "tables": {"rates tried": tried}}

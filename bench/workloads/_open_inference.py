@@ -1,4 +1,4 @@
-"""A client of the Open Inference Protocol v2, on bytes: what it adds to a call is what every client has to."""
+"""A client of the Open Inference Protocol v2, on bytes: it adds to a call what every client has to."""
 
 from __future__ import annotations
 

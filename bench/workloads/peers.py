@@ -117,7 +117,8 @@ def _networks(found: Found, stack: ExitStack, folder: Path, args: argparse.Names
     assert native is not None
     found.cases |= {"network trocar": bound, "network onnxruntime": native}
     found.ours["network onnxruntime"] = "network trocar"
-    config = f'[server]\nservices = "inference"\nlog_level = "warning"\n[services.inference]\nthreads = {args.threads}\n'
+    config = '[server]\nservices = "inference"\nlog_level = "warning"\n'
+    config += f"[services.inference]\nthreads = {args.threads}\n"
     ours = "server trocar"
     targets = {ours: stack.enter_context(served(config=config)).target}
     for text in args.server:
@@ -178,7 +179,7 @@ def _frames(found: Found, stack: ExitStack, folder: Path, args: argparse.Namespa
 
 
 def _dvhs(found: Found, stack: ExitStack, folder: Path, args: argparse.Namespace) -> None:
-    """DVHs of three structures from their contours, in a dose of 80 x 80 x 80 voxels; both read files before."""
+    """DVHs of three structures from their contours, on 80 x 80 x 80 voxels; both read files before."""
     import numpy as np
 
     from trocar.bench.peers import dicom
@@ -211,7 +212,7 @@ def _dvhs(found: Found, stack: ExitStack, folder: Path, args: argparse.Namespace
 
 
 def _doses(found: Found, stack: ExitStack, folder: Path, args: argparse.Namespace) -> None:
-    """Dose rates of a few IAI-125A seeds on a grid of 1 mm by the line-source formalism, nothing precomputed."""
+    """Dose rates of a few IAI-125A seeds on a grid of 1 mm as a line source, nothing precomputed."""
     import numpy as np
 
     from trocar.planners.dose.engine import DoseEngine

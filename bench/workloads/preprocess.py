@@ -113,7 +113,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def ways_of_a_frame() -> dict[str, Callable[[], Any]]:
-    """Ours, OpenCV's and kornia-rs's way with a 1080p frame of BGR, each call with the next of eight buffers."""
+    """Ours, OpenCV's and kornia-rs's way with a 1080p frame of BGR, eight buffers in turn."""
     os.environ["RAYON_NUM_THREADS"] = "1"
     scene = _scene(1080, 1920, 512, 8)
     ways = {"trocar": _ours(scene)["trocar"], **_opencv(scene), **_kornia(scene)}

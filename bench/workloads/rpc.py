@@ -1,4 +1,4 @@
-"""What a call costs before any model runs: sizes by transport, beside an empty call on the same connection."""
+"""What a call costs before any model runs: sizes by transport, beside an empty call alike."""
 
 from __future__ import annotations
 
@@ -62,10 +62,10 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         found = _load.measure(cases, args)
         timings = found["timings"]
         stages = {kind: _stages(server.target) for kind, server in servers.items()}
-        used = meter.document(sum(int(timing["samples"]) for timing in timings.values()))
+        used = meter.document(found["requests_sent"])
     for name in timings:
         transport, _, size = name.partition(" ")
-        if size != "empty":
+        if size != "empty" and _load.is_closed(args):
             empty_ms = timings[f"{transport} empty"]["p50_ms"]
             timings[name] = beside(timings[name], empty_ms, "an empty call on such a connection")
     rows = [

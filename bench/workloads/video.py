@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from trocar.video.pipeline import Summary
 
 NAME = "video"
-HELP = "decode-to-overlay latency and drops of real or rendered clips, live and offline, with the network's floor"
+HELP = "decode-to-overlay latency and drops of real or rendered clips, beside the network alone"
 
 _STAGES = ("preprocess", "model", "postprocess", "overlay", "total")
 
