@@ -39,7 +39,8 @@ def test_the_interval_goes_with_the_ratio():
 
 
 @pytest.mark.parametrize(
-    "changed", [{"cpu": "b"}, {"isa": "avx512f"}, {"cores": 8}, {"gpu": ["H200, driver 1"]}, {"governor": "x"}]
+    "changed",
+    [{"cpu": "b"}, {"isa": "avx512f"}, {"cores": 8}, {"gpu": ["H200, driver 1"]}, {"governor": "x"}],
 )
 def test_different_machines_are_refused_unless_forced(changed):
     plain = {"gpu": [], "governor": "performance"}

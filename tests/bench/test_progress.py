@@ -33,9 +33,10 @@ def test_the_first_ctrl_c_ends_the_loop_after_its_item(capsys):
 
 
 def test_the_second_ctrl_c_raises():
-    with pytest.raises(KeyboardInterrupt), stoppable():
+    with stoppable():
         interrupt()
-        interrupt()
+        with pytest.raises(KeyboardInterrupt):
+            interrupt()
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
