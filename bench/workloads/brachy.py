@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 NAME = "brachy"
 HELP = "case to validated plan: in process, and over gRPC by TCP and by Unix socket"
 
+_CONFIG = '[server]\nservices = "planning"\nlog_level = "warning"\n'
 LISTENS = {"grpc tcp": False, "grpc unix": True}
 
 
@@ -52,15 +54,16 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         plans[name] = (document["plan"]["needles"], document["validity"]["acceptable"])
 
     with ExitStack() as stack:
-        servers = {name: stack.enter_context(served(unix=unix)) for name, unix in LISTENS.items()}
+        servers = {
+            name: stack.enter_context(served(unix=unix, config=_CONFIG)) for name, unix in LISTENS.items()
+        }
         cases: dict[str, Callable[[], Call]] = {
             "in process": lambda: _in_process(content, _request(args), generator, kept),
             "network alone": lambda: _network_alone(generator),
         }
         for name, server in servers.items():
-            cases[name] = lambda name=name, target=server.target: _over_grpc(
-                stack, target, content, args, lambda document: kept(name, document)
-            )
+            request = _grpc_request(content, args)
+            cases[name] = partial(_over_grpc, stack, server.target, request, partial(kept, name))
         meter = Meter([server.process for server in servers.values()])
         found = _load.measure(cases, args)
         timings = found["timings"]
@@ -116,29 +119,32 @@ def _in_process(
     return lambda: kept("in process", plan_bytes(content, request, generator).document())
 
 
-def _over_grpc(
-    stack: ExitStack,
-    target: str,
-    content: bytes,
-    args: argparse.Namespace,
-    kept: Callable[[Mapping[str, Any]], None],
-) -> Call:
-    """A call on a connection that stays, as a planning system's client has."""
-    import grpc
-
+def _grpc_request(content: bytes, args: argparse.Namespace) -> Any:
+    """The same case, settings and search as a message."""
     from trocar.planners.requests import CaseInput, Search, Settings
     from trocar.planners.servicer import messages
-    from trocar.planners.servicer.client import CHANNEL_OPTIONS
-    from trocar.v1 import planning_pb2, planning_pb2_grpc
+    from trocar.v1 import planning_pb2
 
-    options = (*CHANNEL_OPTIONS, ("grpc.use_local_subchannel_pool", 1))
-    channel = stack.enter_context(grpc.insecure_channel(target, options=options))
-    stub = planning_pb2_grpc.PlanningServiceStub(channel)
-    request = planning_pb2.PlanRequest(
+    return planning_pb2.PlanRequest(
         case=messages.case_message(CaseInput(name="case", nrrd=content)),
         settings=messages.settings_message(Settings()),
         search=messages.search_message(Search(moves=args.moves, chains=args.chains)),
     )
+
+
+def _over_grpc(
+    stack: ExitStack, target: str, request: Any, kept: Callable[[Mapping[str, Any]], None]
+) -> Call:
+    """A call on a connection that stays, as a planning system's client has."""
+    import grpc
+
+    from trocar.planners.servicer import messages
+    from trocar.planners.servicer.client import CHANNEL_OPTIONS
+    from trocar.v1 import planning_pb2_grpc
+
+    options = (*CHANNEL_OPTIONS, ("grpc.use_local_subchannel_pool", 1))
+    channel = stack.enter_context(grpc.insecure_channel(target, options=options))
+    stub = planning_pb2_grpc.PlanningServiceStub(channel)
     return lambda: kept(messages.read_reply(stub.Plan(request, timeout=60.0), ())[0])
 
 

@@ -54,16 +54,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--python",
         default="",
         metavar="PATH",
-        help="a Python that has dicompyler-core, pygrpm or nvidia-pytriton: they want other versions than "
-        "trocar of what both need (default: this one)",
+        help="a Python that has dicompyler-core or pygrpm, which want an older pydicom than trocar "
+        "(default: this one)",
     )
     parser.add_argument(
         "--server",
         action="append",
         default=[],
         metavar="NAME=HOST:PORT",
-        help=f"a KServe, Triton or other server of the Open Inference Protocol that serves {MODEL} "
-        "(may be repeated)",
+        help=f"a KServe, Triton, nvidia-pytriton or other server of the Open Inference Protocol that is running "
+        f"and serves {MODEL} (may be repeated)",
     )
     parser.add_argument("--threads", type=int, default=1, help="of each network (default %(default)s)")
     parser.add_argument("--repeats", type=int, default=50, help="(default %(default)s)")
@@ -102,7 +102,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _networks(found: Found, stack: ExitStack, folder: Path, args: argparse.Namespace) -> None:
+def _networks(found: Found, stack: ExitStack, folder: Path, args: argparse.Namespace) -> None:  # noqa: ARG001
     """A frame through the annotator: our session, onnxruntime alone, and every server that serves it."""
     from trocar.bench.workloads._open_inference import output_of
     from trocar.bench.workloads._serving import served
@@ -124,7 +124,6 @@ def _networks(found: Found, stack: ExitStack, folder: Path, args: argparse.Names
     for text in args.server:
         name, target = _named(text)
         targets[f"server {name}"] = target
-    _pytriton(found, stack, folder, model.read("model.onnx"), args, targets)
     expected = next(iter(session.run(feeds).values()))
     for name, target in targets.items():
         call = _served(stack, target, feeds)
@@ -134,22 +133,9 @@ def _networks(found: Found, stack: ExitStack, folder: Path, args: argparse.Names
         if name != ours:
             found.ours[name] = ours
     if not args.server:
-        found.missing["KServe, Triton"] = f"expected --server NAME=HOST:PORT of one that serves {MODEL}"
-
-
-def _pytriton(
-    found: Found,
-    stack: ExitStack,
-    folder: Path,
-    graph: bytes,
-    args: argparse.Namespace,
-    targets: dict[str, str],
-) -> None:
-    (folder / "model.onnx").write_bytes(graph)
-    port = _free_port()
-    arguments = (str(folder / "model.onnx"), MODEL, str(port), str(args.threads))
-    if _peer(found, stack, folder, args, "pytriton_serving", arguments) is not None:
-        targets["server nvidia-pytriton"] = f"127.0.0.1:{port}"
+        found.missing["KServe, Triton, nvidia-pytriton"] = (
+            f"expected --server NAME=HOST:PORT of one that serves {MODEL}"
+        )
 
 
 def _served(stack: ExitStack, target: str, feeds: dict[str, Any]) -> Callable[[], Any]:
@@ -285,20 +271,3 @@ def _named(text: str) -> tuple[str, str]:
     if not (name and equals and ":" in target):
         raise InvalidInput(f"--server: expected NAME=HOST:PORT, got {text!r}")
     return name, target
-
-
-def _free_port() -> int:
-    """The first of three ports in a row that nobody has: Triton takes no port 0 for its three endpoints."""
-    import socket
-
-    while True:
-        with socket.socket() as first:
-            first.bind(("127.0.0.1", 0))
-            port = int(first.getsockname()[1])
-            with socket.socket() as second, socket.socket() as third:
-                try:
-                    second.bind(("127.0.0.1", port + 1))
-                    third.bind(("127.0.0.1", port + 2))
-                except (OSError, OverflowError):
-                    continue
-                return port

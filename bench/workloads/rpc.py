@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -86,6 +87,9 @@ def _cases(
         stack.callback(client.close)
         return client
 
+    def empty(transport: str) -> Call:
+        return connected(transport).empty
+
     def opened(transport: str, size_kib: int) -> Call:
         client = connected(transport)
         if transport == "shm":
@@ -95,9 +99,9 @@ def _cases(
 
     cases: dict[str, Callable[[], Call]] = {}
     for transport in transports:
-        cases[f"{transport} empty"] = lambda transport=transport: connected(transport).empty
+        cases[f"{transport} empty"] = partial(empty, transport)
         for size in sizes_kib:
-            cases[f"{transport} {size} KiB"] = lambda transport=transport, size=size: opened(transport, size)
+            cases[f"{transport} {size} KiB"] = partial(opened, transport, size)
     return cases
 
 

@@ -57,9 +57,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         way: {name: Timing(tuple(values)).document() for name, values in stages.items()}
         for way, stages in samples.items()
     }
-    for stages in timings.values():
-        for name in {"model", "total"} & stages.keys():
-            stages[name] = beside(stages[name], floor_ms, "the network's run alone")
+    for found in timings.values():
+        for name in {"model", "total"} & found.keys():
+            found[name] = beside(found[name], floor_ms, "the network's run alone")
     return {
         "threads": args.threads,
         "results": timings,

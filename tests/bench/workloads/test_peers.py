@@ -26,7 +26,7 @@ def test_what_is_there_is_measured_and_what_is_not_is_named():
     ].keys()
     assert found["times_ours"]["frame cv2_numpy"] > 0
     assert found["largest_difference"]["server trocar"] == 0.0
-    assert "--server" in found["missing"]["KServe, Triton"]
+    assert "--server" in found["missing"]["KServe, Triton, nvidia-pytriton"]
     for script, package, case in (
         ("dicompyler", "dicompyler-core", "dvh dicompyler-core"),
         ("pygrpm_dose", "pygrpm", "dose pygrpm"),
