@@ -1,7 +1,8 @@
 """Other people's software beside ours: each in a process of its own, with a Python of its own if need be.
 
-They cannot be installed beside trocar: dicompyler-core and pygrpm want pydicom before 3. A script of this folder runs in the peer's Python, knows nothing of trocar, prints one line of JSON
-once it is ready, and then does the work once for every line that it reads.
+They cannot be installed beside trocar: dicompyler-core and pygrpm want pydicom before 3. A script of this
+folder runs in the peer's Python, knows nothing of trocar, prints one line of JSON once it is ready, and then
+does the work once for every line that it reads.
 """
 
 from __future__ import annotations

@@ -62,8 +62,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME=HOST:PORT",
-        help=f"a KServe, Triton, nvidia-pytriton or other server of the Open Inference Protocol that is running "
-        f"and serves {MODEL} (may be repeated)",
+        help="a running KServe, Triton, nvidia-pytriton or other server of the Open Inference Protocol "
+        f"that serves {MODEL} (may be repeated)",
     )
     parser.add_argument("--threads", type=int, default=1, help="of each network (default %(default)s)")
     parser.add_argument("--repeats", type=int, default=50, help="(default %(default)s)")
