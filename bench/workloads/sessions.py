@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 NAME = "sessions"
 HELP = "a model's variants (fp32, fp16, int8, engines): time to open, time to run, fresh and bound buffers"
 
+_COLUMNS = ("p50_ms", "p99_ms", "max_ms", "min_ms")
 _OPENED = 7  # times; the least counts
 
 
@@ -55,9 +56,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         {
             "variant": name.removesuffix(" bound"),
             "buffers": "bound" if name.endswith(" bound") else "fresh",
-            "p50_ms": round(timing["p50_ms"], 3),
-            "p99_ms": round(timing["p99_ms"], 3),
-            "min_ms": round(timing["min_ms"], 3),
+            **{key: round(timing[key], 3) for key in _COLUMNS if key in timing},
             "open_ms": round(opened_ms[name.removesuffix(" bound")], 1),
         }
         for name, timing in timings.items()
