@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 DEV := .venv-dev
 STUBS := .venv-stubs
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 $(BIN)/python -m pip --quiet --quiet
-SOURCES := $(wildcard $(shell git ls-files -co --exclude-standard -- bench planners runtime export video proto cmake \
+SOURCES := $(wildcard $(shell git ls-files -co --exclude-standard -- bench planners runtime training export video proto cmake \
 	pyproject.toml CMakeLists.txt LICENSE README.md 2>/dev/null))
 WHEEL := build/wheel/.built
 RUN := $(VENV)/.run
@@ -13,12 +13,12 @@ TOOLS := $(VENV)/.tools
 PEERS := $(VENV)/.peers
 BASELINES ?= out/bench
 SANITIZED := build/sanitize/.built
-PACKAGES := trocar.planners trocar.runtime trocar.export trocar.video trocar.bench
+PACKAGES := trocar.planners trocar.runtime trocar.training trocar.export trocar.video trocar.bench
 export CMAKE_BUILD_PARALLEL_LEVEL ?= $(shell nproc 2>/dev/null || echo 2)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help env build demo test sanitize gpu bench figures testtrain check ruff types imports clang-format stubs-current pytest stubs dev picture clean
+.PHONY: help env build demo test sanitize gpu bench figures testtrain testray check ruff types imports clang-format stubs-current pytest stubs dev picture clean
 say = @printf '==> %s\n' "$(1)"
 
 help: ## list the targets
@@ -38,7 +38,13 @@ testtrain: $(TOOLS) ## the tests that need torch, which the train extra brings
 	$(call say,pip install: the train extra)
 	@$(PIP) install "$$(echo build/wheel/*.whl)[train]"
 	$(call say,pytest: training and export)
-	@$(BIN)/pytest tests/planners/tpgan tests/video/annotator tests/export
+	@$(BIN)/pytest tests/training tests/planners/tpgan tests/video/annotator tests/export
+
+testray: $(TOOLS) ## the tests of serving on a Ray cluster, which the ray extra brings
+	$(call say,pip install: the ray extra)
+	@$(PIP) install "$$(echo build/wheel/*.whl)[ray]"
+	$(call say,pytest: a cluster of three nodes)
+	@$(BIN)/pytest tests/runtime/server/cluster tests/integration/test_ray.py
 
 pytest: $(TOOLS)
 	$(call say,pytest: the installed wheel)

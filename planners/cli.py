@@ -97,6 +97,7 @@ def _configure_plan(parser: argparse.ArgumentParser) -> None:
 def _run_plan(args: argparse.Namespace) -> int:
     from trocar.planners.requests import DICOM_OUTPUTS, OUTPUTS, Search
     from trocar.planners.show import progress_bar
+    from trocar.runtime.channel import access_of
 
     options.check_run(args)
     if args.server and (args.repository or args.require_signature):
@@ -116,12 +117,13 @@ def _run_plan(args: argparse.Namespace) -> int:
     if args.dicom and not args.output:
         raise InvalidInput("--dicom: expected -o DIR with it, got none")
     artifacts = (OUTPUTS + DICOM_OUTPUTS * args.dicom) if args.output else ()
+    access = access_of(args)
     with progress_bar("planning") as progress:
-        if args.server:
+        if access is not None:
             from trocar.planners.servicer import client
 
             answer = client.plan(
-                args.server, case, settings, search, artifacts=artifacts, timeout_s=args.timeout_s
+                access, case, settings, search, artifacts=artifacts, timeout_s=args.timeout_s
             )
         else:
             from trocar.planners import local
@@ -183,6 +185,7 @@ def _run_evaluate(args: argparse.Namespace) -> int:
     from trocar.planners.files import MAX_TEXT_BYTES, read_bytes
     from trocar.planners.requests import OUTPUTS
     from trocar.planners.show import progress_bar
+    from trocar.runtime.channel import access_of
 
     options.check_run(args)
     if not 0 <= args.index < 2**32:
@@ -198,13 +201,12 @@ def _run_evaluate(args: argparse.Namespace) -> int:
         "dose_grid_mm": args.dose_grid,
         "artifacts": OUTPUTS if args.output else (),
     }
+    access = access_of(args)
     with progress_bar("evaluating"):
-        if args.server:
+        if access is not None:
             from trocar.planners.servicer import client
 
-            answer = client.evaluate(
-                args.server, case, settings, plan_file, timeout_s=args.timeout_s, **asked
-            )
+            answer = client.evaluate(access, case, settings, plan_file, timeout_s=args.timeout_s, **asked)
         else:
             from trocar.planners import local
 
@@ -269,10 +271,11 @@ def _configure_phantom(parser: argparse.ArgumentParser) -> None:
 
 
 def _run_phantom(args: argparse.Namespace) -> int:
-    from trocar.planners.files import phantom_seed, write_file
+    from trocar.planners.files import phantom_seed
     from trocar.planners.io.seg_writer import write_seg_nrrd
     from trocar.planners.phantom import phantom_case
     from trocar.planners.show import case_document, show_case
+    from trocar.runtime.files import write_file
 
     if args.output is not None and not args.output.name.lower().endswith(".seg.nrrd"):
         raise InvalidInput(f"--output: expected a name that ends in .seg.nrrd, got {args.output}")

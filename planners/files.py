@@ -10,6 +10,7 @@ from pathlib import Path
 
 from trocar.planners.requests import CaseInput
 from trocar.runtime.errors import InvalidInput
+from trocar.runtime.files import umask
 
 MAX_CASE_BYTES = 512 << 20
 MAX_TEXT_BYTES = 16 << 20
@@ -97,34 +98,10 @@ def write_all(folder: Path, files: Mapping[str, bytes]) -> list[Path]:
             for name in files:
                 os.replace(staged / name, folder / name)
         else:
-            staged.chmod(0o777 & ~_umask())
+            staged.chmod(0o777 & ~umask())
             staged.rename(folder)
     except OSError as error:
         raise InvalidInput(f"cannot write to {folder}: {error.strerror}") from error
     finally:
         shutil.rmtree(staged, ignore_errors=True)
     return [folder / name for name in files]
-
-
-def write_file(path: Path, content: bytes) -> None:
-    """Write one file, or nothing: it appears complete."""
-    staged = None
-    try:
-        with tempfile.NamedTemporaryFile(
-            prefix=f".{path.name}.", dir=path.absolute().parent, delete=False
-        ) as file:
-            staged = Path(file.name)
-            file.write(content)
-        staged.chmod(0o666 & ~_umask())
-        staged.replace(path)
-    except OSError as error:
-        if staged is not None:
-            staged.unlink(missing_ok=True)
-        raise InvalidInput(f"cannot write {path}: {error.strerror}") from error
-
-
-def _umask() -> int:
-    """Return the umask; the system has no call that only reads it."""
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask

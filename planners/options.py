@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from trocar.runtime.channel import add_access
 from trocar.runtime.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ def add_run(parser: argparse.ArgumentParser) -> None:
         default=300.0,
         help="with --server: the call's deadline (%(default)g)",
     )
+    add_access(group)
     group.add_argument("--json", action="store_true", help="one JSON document on stdout")
     group.add_argument(
         "-o",

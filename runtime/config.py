@@ -28,12 +28,58 @@ def limits(
 
 
 @dataclass(frozen=True, slots=True)
+class TlsConfig:
+    """The `[server.tls]` table. The files are read anew when they change.
+
+    Parameters
+    ----------
+    certificate : a PEM file, the server's certificate first and the chain after it; no TLS where it is empty.
+    key : its private key, a PEM file that others of the machine cannot read.
+    client_ca : a PEM file of authorities; a client has to show a certificate of one of them. Empty: no client
+        shows any.
+    """
+
+    certificate: str = ""
+    key: str = ""
+    client_ca: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AuthConfig:
+    """The `[server.auth]` table.
+
+    Parameters
+    ----------
+    tokens : the file that `trocar token` keeps; every call but health's needs one of them; empty: none does.
+    """
+
+    tokens: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ClientsConfig:
+    """The `[server.clients]` table: what one client, or all together, may take of the server.
+
+    Parameters
+    ----------
+    requests_per_s : of each client, by its token or else its address; 0 is any number.
+    burst : requests that a client may send at once before that rate holds.
+    max_connections : of all clients; the next is closed at once.
+    """
+
+    requests_per_s: float = field(default=0.0, metadata=limits(0, 1e6))
+    burst: int = field(default=100, metadata=limits(1, 1_000_000))
+    max_connections: int = field(default=256, metadata=limits(1, 100_000))
+
+
+@dataclass(frozen=True, slots=True)
 class ServerConfig:
     """The `[server]` table.
 
     Parameters
     ----------
     listen : `host:port`, `[ipv6]:port` or `unix:/path`; port 0 takes a free one.
+    insecure : whether other machines may reach it without TLS.
     services : what to host, by the names of `[services.NAME]` with commas between; all where it is empty.
     repository : the folder of the models served; those that come with the package where it is empty.
     require_signature : a PEM file of public keys, one of which has to have signed every model; none where it
@@ -44,9 +90,11 @@ class ServerConfig:
     drain_grace_s : how long SIGTERM waits for what is in flight before it is cancelled.
     reflection : whether the server describes its services to tools such as grpcurl.
     log_level : `debug`, `info`, `warning` or `error`, on stderr.
+    tls, auth, clients : tables of their own.
     """
 
     listen: str = "127.0.0.1:8001"
+    insecure: bool = False
     services: str = ""
     repository: str = ""
     require_signature: str = ""
@@ -54,8 +102,11 @@ class ServerConfig:
     max_running: int = field(default=2, metadata=limits(1, 256))
     max_queued: int = field(default=8, metadata=limits(0, 1024))
     drain_grace_s: float = field(default=30.0, metadata=limits(0, 3600))
-    reflection: bool = True
+    reflection: bool = False
     log_level: str = field(default="info", metadata=limits(choices=("debug", "info", "warning", "error")))
+    tls: TlsConfig = field(default_factory=TlsConfig)
+    auth: AuthConfig = field(default_factory=AuthConfig)
+    clients: ClientsConfig = field(default_factory=ClientsConfig)
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,18 @@ class ManifestMismatch(TrocarError):
     exit_code = 2
 
 
+class Unauthenticated(TrocarError):
+    """The caller did not say who it is, or could not prove it."""
+
+    exit_code = 2
+
+
+class PermissionDenied(TrocarError):
+    """The caller is known, and may not do this."""
+
+    exit_code = 2
+
+
 class QueueFull(TrocarError):
     """More work than the server accepts; try again later."""
 

@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from trocar.runtime.channel import access_of, add_access
 from trocar.runtime.command import Command
 
 if TYPE_CHECKING:
@@ -42,7 +43,9 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "input", metavar="INPUT", help="a video file, camera, address, test: or rendered:SEED[:SECONDS]"
     )
-    parser.add_argument("--server", metavar="ADDR", help="annotate there: host:port or unix:/path")
+    there = parser.add_argument_group("a server")
+    there.add_argument("--server", metavar="ADDR", help="annotate there: host:port or unix:/path")
+    add_access(there)
     model = parser.add_argument_group("model")
     model.add_argument("--model", default="annotator", help="annotator (instruments) or polyp (%(default)s)")
     model.add_argument("--repository", metavar="DIR", default="", help="a folder of models of your own")
@@ -102,14 +105,15 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _server(args: argparse.Namespace, settings: VideoSettings) -> Server | None:
-    if not args.server:
+    access = access_of(args)
+    if access is None:
         return None
     from trocar.video.servicer.client import connect
 
     privacy = settings.privacy
     if args.keep_out_of_body:
         privacy = replace(privacy, blur_out_of_body=False)
-    return connect(args.server, args.model, privacy)
+    return connect(access, args.model, privacy)
 
 
 _KINDS = ("overlay", "picture", "coco", "cvat", "yolo", "mot", "webvtt", "jsonl", "dicom_seg")

@@ -9,18 +9,16 @@ import grpc
 
 from trocar.planners.requests import CaseInput, Search, Settings
 from trocar.planners.servicer import messages
+from trocar.runtime.channel import Access, open_channel
 from trocar.runtime.errors import Unavailable
 from trocar.runtime.server.interceptors import error_of
 from trocar.v1 import planning_pb2, planning_pb2_grpc
 
 Answer = tuple[dict[str, Any], dict[str, bytes]]
 
-# Requests and replies are bounded by the server; a reply with its pictures passes gRPC's 4 MB default.
-CHANNEL_OPTIONS = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1))
-
 
 def plan(
-    server: str,
+    server: Access,
     case: CaseInput,
     settings: Settings,
     search: Search,
@@ -32,7 +30,7 @@ def plan(
 
     Parameters
     ----------
-    server : `host:port` or `unix:/path`.
+    server : where it is, and what it takes to be let in.
     artifacts : names of the files to render.
     timeout_s : the call's deadline; it bounds the search.
 
@@ -55,7 +53,7 @@ def plan(
 
 
 def evaluate(
-    server: str,
+    server: Access,
     case: CaseInput,
     settings: Settings,
     plan_file: bytes,
@@ -78,17 +76,17 @@ def evaluate(
 
 
 def _call(
-    server: str,
+    server: Access,
     call: Callable[[planning_pb2_grpc.PlanningServiceStub], planning_pb2.PlanReply],
     artifacts: Sequence[str],
 ) -> Answer:
-    with grpc.insecure_channel(server, options=CHANNEL_OPTIONS) as channel:
+    with open_channel(server) as channel:
         try:
             reply = call(planning_pb2_grpc.PlanningServiceStub(channel))
         except grpc.RpcError as error:
             code, details = error.code(), error.details() or ""
             raised = error_of(code, details)
             if isinstance(raised, Unavailable):
-                raised = Unavailable(f"no server at {server}: {details}")
+                raised = Unavailable(f"no server at {server.address}: {details}")
             raise raised from error
     return messages.read_reply(reply, artifacts)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from trocar.planners.features import CHANNELS, SIDE
 from trocar.runtime.command import INTENDED_USE
+from trocar.training.card import facts_table, measured_table, shown
 
 TASK = "propose a low-dose-rate prostate seed plan on the template lattice"
 
@@ -55,15 +56,15 @@ def card_text(metadata: Mapping[str, Any], tables: Mapping[str, Any]) -> str:
         f"A conditional generator on a window of {SIDE} x {SIDE} x {SIDE} lattice sites (plane, row, "
         f"column). It takes {len(CHANNELS)} channels ({channels}) and two of noise, and gives the "
         "probability of a seed at every site. A 3D U-Net of widths "
-        f"{_shown(network.get('widths', []))}, trained against a conditional "
+        f"{shown(network.get('widths', []))}, trained against a conditional "
         "patch discriminator, with cross-entropy, L1, adjacency, style and a TG-43 dose term. "
         "Its proposal is decoded and refined by an exact search before anybody sees a plan.",
         "## Intended use\n\n"
         "To begin the search for a seed plan in research on planning. Not for treating patients.",
-        "## What it learned from\n\n" + _facts(training),
-        "## Measured on cases held back\n\n" + _facts(metrics),
+        "## What it learned from\n\n" + facts_table(training),
+        "## Measured on cases held back\n\n" + facts_table(metrics),
         "## What the arms say\n\n" + "\n".join(f"- {finding}" for finding in FINDINGS),
-        *(_table(title, rows) for title, rows in tables.items()),
+        *(measured_table(title, rows) for title, rows in tables.items()),
         "## Limits\n\n" + "\n".join(f"- {limit}" for limit in LIMITS),
         "## Sources\n\n"
         "- The idea: T. S. Aleef et al., MICCAI 2021 (TP-GAN); needle rules: IJCARS 2021. "
@@ -71,32 +72,3 @@ def card_text(metadata: Mapping[str, Any], tables: Mapping[str, Any]) -> str:
         "- Dose: AAPM TG-43U1, Rivard et al., Med Phys 2004;31:633-674.",
     ]
     return "\n\n".join(sections) + "\n"
-
-
-def _facts(facts: Mapping[str, Any]) -> str:
-    if not facts:
-        return "Not recorded."
-    rows = [f"| {name.replace('_', ' ')} | {_shown(value)} |" for name, value in facts.items()]
-    return "\n".join(["| | |", "|---|---|", *rows])
-
-
-def _table(title: str, rows: Sequence[Mapping[str, Any]]) -> str:
-    if not rows:
-        return f"## {title}\n\nNot measured yet."
-    names = list(rows[0])
-    lines = [
-        "| " + " | ".join(name.replace("_", " ") for name in names) + " |",
-        "|" + "---|" * len(names),
-        *("| " + " | ".join(_shown(row.get(name, "")) for name in names) + " |" for row in rows),
-    ]
-    return f"## {title}\n\n" + "\n".join(lines)
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key.replace('_', ' ')} {_shown(held)}" for key, held in value.items())
-    if isinstance(value, list | tuple):
-        return ", ".join(_shown(held) for held in value)
-    return " ".join(str(value).replace("|", "/").split())

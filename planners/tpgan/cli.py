@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 ARM_NAMES = ("full", "no-adversarial", "no-dose", "bce")
 NEEDED = ("torch", "safetensors")
+# Of the validation figures, those in an epoch's line.
+SHOWN = (("dice", "Dice"), ("bce", "BCE"), ("dose", "dose misfit"), ("variety", "variety"))
 DEFAULT_CASES, DEFAULT_MOVES, DEFAULT_EPOCHS = 600, 400_000, 60
 NOVELTY_CASES = 400
 
@@ -81,7 +83,8 @@ def run(args: argparse.Namespace) -> int:
     """Train."""
     _check(args)
     from trocar.planners.tpgan.run import train_network
-    from trocar.planners.tpgan.watch import Console
+    from trocar.planners.tpgan.train import Trainer
+    from trocar.training.watch import Console
 
     workers = args.workers or os.cpu_count() or 1
     console = Console()
@@ -89,15 +92,12 @@ def run(args: argparse.Namespace) -> int:
     data, record = _centre(args, console) if args.data else _phantoms(args, workers, console)
     novelty = novelty_statistics(args, console)
     device = _device(args.device, workers)
-    with console.training(settings.epochs) as watcher:
+    with console.training(settings.epochs, SHOWN) as watcher:
         metadata = train_network(
-            data,
-            settings,
+            Trainer(data, settings, device=device, mirror=not args.no_mirror),
             record,
             output=args.output,
             watcher=watcher,
-            device=device,
-            mirror=not args.no_mirror,
             log_folder=args.output.with_name(f"{args.output.stem}.tensorboard"),
             novelty=novelty,
         )
@@ -199,10 +199,10 @@ def _centre(args: argparse.Namespace, console: Any) -> tuple[Dataset, dict[str, 
 def novelty_statistics(args: argparse.Namespace, console: Any) -> dict[str, Any]:
     """What the training cases look like, so that others can be told; nothing where they are too few."""
     from trocar.planners.case import load_case
-    from trocar.planners.files import write_file
     from trocar.planners.novelty import LEAST_CASES, SCHEMA, fit, phantom_table, table_of
     from trocar.planners.tpgan.centre import centre_plans
     from trocar.planners.tpgan.data import training_phantoms
+    from trocar.runtime.files import write_file
 
     plans = centre_plans(args.data) if args.data else []
     phantoms = training_phantoms(args.seed, args.cases)[:NOVELTY_CASES]

@@ -20,11 +20,11 @@ from trocar.planners.dose.engine import DoseEngine
 from trocar.planners.dose.source import SourceModel
 from trocar.planners.expert import OFF_BOARD_COST, OFF_STAGGER_COST, Example, expert_example
 from trocar.planners.features import CHANNELS, SIDE
-from trocar.planners.files import write_file
 from trocar.planners.phantom import phantom_case
 from trocar.planners.protocol import Protocol
 from trocar.planners.types import Float32Array, require
 from trocar.runtime.errors import InvalidInput
+from trocar.runtime.files import write_file
 
 FORMAT = 1
 MAX_EXAMPLE_BYTES = 8 << 20

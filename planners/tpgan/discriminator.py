@@ -6,24 +6,15 @@ coverage, and answers for 4 x 4 x 4 overlapping patches.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from trocar.planners.features import CHANNELS
+from trocar.training.judge import Verdict
 
 _WIDTHS = (32, 64, 96)
 _SLOPE = 0.2
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """Patch scores (b, 4, 4, 4), high for real, and the activations of each layer."""
-
-    score: Tensor
-    layers: tuple[Tensor, ...]
 
 
 class Discriminator(nn.Module):
@@ -62,19 +53,6 @@ def straight_through(probability: Tensor, uniform: Tensor) -> Tensor:
     """
     drawn = (uniform < probability).to(probability.dtype)
     return drawn + (probability - probability.detach())
-
-
-def real_loss(real: Verdict, generated: Verdict, mismatched: Verdict | None, share: float) -> Tensor:
-    """The discriminator's hinge loss; mismatched plans make up `share` of what it must refuse."""
-    refuse = torch.relu(1.0 + generated.score).mean()
-    if mismatched is not None:
-        refuse = (1.0 - share) * refuse + share * torch.relu(1.0 + mismatched.score).mean()
-    return torch.relu(1.0 - real.score).mean() + refuse
-
-
-def generator_loss(generated: Verdict) -> Tensor:
-    """What the generator gains by being taken for real."""
-    return -generated.score.mean()
 
 
 def matching_loss(real: Verdict, generated: Verdict) -> Tensor:

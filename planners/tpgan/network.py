@@ -14,7 +14,7 @@ from trocar.planners.features import CHANNELS, SIDE
 from trocar.planners.tpgan import measure
 from trocar.planners.tpgan.card import LIMITS, TASK, card_text
 from trocar.planners.tpgan.measure import Feeds, Run
-from trocar.planners.tpgan.settings import NOISE_CHANNELS, NetworkSettings
+from trocar.planners.tpgan.settings import NOISE_CHANNELS, SCHEMA, NetworkSettings
 from trocar.planners.types import require
 from trocar.runtime.command import INTENDED_USE
 
@@ -50,9 +50,9 @@ class Network:
         InvalidInput
             Not such a file, or tensors that do not fit.
         """
-        from trocar.planners.tpgan import checkpoint
+        from trocar.training import checkpoint
 
-        tensors, metadata = checkpoint.read_checkpoint(path)
+        tensors, metadata = checkpoint.read_checkpoint(path, schema=SCHEMA)
         require("network" in metadata, f"{path.name} is a run's checkpoint: expected the network it gave")
         module = self.build(metadata)
         checkpoint.load_weights(module, tensors, path.name)

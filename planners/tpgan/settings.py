@@ -9,6 +9,7 @@ from types import MappingProxyType
 from trocar.planners.features import CHANNELS
 from trocar.planners.types import require
 
+SCHEMA = "trocar.tpgan/1"
 NOISE_CHANNELS = 2
 
 

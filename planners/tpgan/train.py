@@ -2,42 +2,32 @@
 
 from __future__ import annotations
 
-import copy
-import math
 import time
-from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from trocar.planners.tpgan import checkpoint, losses
+from trocar.planners.tpgan import losses
 from trocar.planners.tpgan.augment import augmented
 from trocar.planners.tpgan.data import Dataset
 from trocar.planners.tpgan.discriminator import (
     Discriminator,
-    generator_loss,
     matching_loss,
-    real_loss,
     straight_through,
 )
 from trocar.planners.tpgan.generator import CANDIDATE, Generator
-from trocar.planners.tpgan.settings import NOISE_CHANNELS, TrainSettings
-from trocar.runtime.errors import InvalidInput
-
-# Called after each epoch with its number from 1 and its figures.
-OnEpoch = Callable[[int, Mapping[str, float]], None]
-# Called after each batch with the share of the epoch done.
-OnBatch = Callable[[float], None]
+from trocar.planners.tpgan.settings import NOISE_CHANNELS, SCHEMA, TrainSettings
+from trocar.training.judge import generator_loss, judge_loss
+from trocar.training.trainer import AdversarialTrainer, OnBatch
 
 _LAST_RATE = 0.05
 _VALIDATION_STREAM = 0x7661_6C69
 
 
-class Trainer:
+class Trainer(AdversarialTrainer[Generator]):
     """One run: networks, optimisers, averaged weights and the epoch they have reached.
 
     Parameters
@@ -46,23 +36,17 @@ class Trainer:
     mirror : whether left-right mirrors of the cases are cases too.
     """
 
+    schema = SCHEMA
+
     def __init__(
         self, data: Dataset, settings: TrainSettings, *, device: str = "cpu", mirror: bool = True
     ) -> None:
         self.data, self.settings, self.device, self.mirror = data, settings, torch.device(device), mirror
-        self.epoch = 0
         torch.manual_seed(settings.seed)
         self.generator = Generator(settings.network).to(self.device)
         self.discriminator = Discriminator().to(self.device)
-        self.averaged = copy.deepcopy(self.generator).requires_grad_(False)
+        super().__init__(settings, self.generator, self.discriminator, last_rate=_LAST_RATE)
         self.dose = losses.SiteDose(torch.from_numpy(data.kernel_gy_u)).to(self.device)
-        self.steps = 0
-        self._optimiser = torch.optim.AdamW(
-            self.generator.parameters(), settings.learning_rate, betas=(0.9, 0.99), weight_decay=1e-2
-        )
-        self._judge_optimiser = torch.optim.Adam(
-            self.discriminator.parameters(), settings.discriminator_rate, betas=(0.5, 0.99)
-        )
         self._train, self._held = data.split()
 
     def run_epoch(self, on_batch: OnBatch | None = None) -> dict[str, float]:
@@ -73,7 +57,7 @@ class Trainer:
         sums: dict[str, float] = {}
         began = time.perf_counter()
         for number, start in enumerate(batches):
-            self._set_rates((self.epoch + number / len(batches)) / self.settings.epochs)
+            self.set_rates((self.epoch + number / len(batches)) / self.settings.epochs)
             cases = order[start : start + self.settings.batch_size]
             for name, value in self._step(cases, random).items():
                 sums[name] = sums.get(name, 0.0) + value / len(batches)
@@ -92,26 +76,12 @@ class Trainer:
         dose = self.dose(probability, strength)
         terms = losses.supervised(logits, target, features, dose, self.settings.weights)
         figures: dict[str, float] = {}
-        if self._adversary:
+        if self.adversary_joined:
             uniform = self._tensor(random.random(tuple(target.shape)))
             seeds = straight_through(probability, uniform)
             figures = self._train_judge(features, target, seeds.detach(), strength)
             terms |= self._adversarial(features, target, seeds, strength)
-        total = torch.stack(list(terms.values())).sum()
-        self._optimiser.zero_grad(set_to_none=True)
-        total.backward()  # type: ignore[no-untyped-call, unused-ignore]
-        torch.nn.utils.clip_grad_norm_(self.generator.parameters(), 1.0)
-        self._optimiser.step()
-        self.steps += 1
-        self._average()
-        named = {f"loss/{name}": float(term.detach()) for name, term in terms.items()}
-        return {**named, **figures, "loss/total": float(total.detach())}
-
-    @property
-    def _adversary(self) -> bool:
-        weights = self.settings.weights
-        joined = self.epoch >= self.settings.adversary_from * self.settings.epochs
-        return joined and (weights.adversarial > 0 or weights.feature_matching > 0)
+        return {**self.step_generator(terms), **figures}
 
     def _train_judge(
         self, features: Tensor, target: Tensor, seeds: Tensor, strength: Tensor
@@ -125,18 +95,8 @@ class Trainer:
             # A neighbour's plan, only where this case may hold seeds: the mask alone must not give it away.
             other = target.roll(1, 0) * features[:, CANDIDATE]
             mismatched = self.discriminator(features, other, self.dose(other, strength))
-        loss = real_loss(real, generated, mismatched, share)
-        self._judge_optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call, unused-ignore]
-        self._judge_optimiser.step()
-        figures = {
-            "judge/loss": float(loss.detach()),
-            "judge/real": float(real.score.detach().mean()),
-            "judge/generated": float(generated.score.detach().mean()),
-        }
-        if mismatched is not None:
-            figures["judge/mismatched"] = float(mismatched.score.detach().mean())
-        return figures
+        loss = judge_loss(real, generated, mismatched, share)
+        return self.step_judge(loss, {"real": real, "generated": generated, "mismatched": mismatched})
 
     def _adversarial(
         self, features: Tensor, target: Tensor, seeds: Tensor, strength: Tensor
@@ -203,62 +163,8 @@ class Trainer:
     def _tensor(self, array: np.ndarray[Any, Any]) -> Tensor:
         return torch.from_numpy(np.asarray(array, dtype=np.float32)).to(self.device)
 
-    def _set_rates(self, share: float) -> None:
-        factor = _LAST_RATE + (1.0 - _LAST_RATE) * 0.5 * (1.0 + math.cos(math.pi * share))
-        rates = (self.settings.learning_rate, self.settings.discriminator_rate)
-        for optimiser, rate in zip((self._optimiser, self._judge_optimiser), rates, strict=True):
-            for group in optimiser.param_groups:
-                group["lr"] = factor * rate
-
-    def _average(self) -> None:
-        """Exponential moving average of the weights, short at first so that the start is forgotten."""
-        decay = min(self.settings.ema_decay, (1.0 + self.steps) / (10.0 + self.steps))
-        with torch.no_grad():
-            for mean, now in zip(self.averaged.parameters(), self.generator.parameters(), strict=True):
-                mean.lerp_(now, 1.0 - decay)
-
-    def save(self, path: Path, facts: Mapping[str, Any]) -> None:
-        """Write everything a later process needs to go on exactly here."""
-        tensors = {
-            **checkpoint.prefixed("generator", self.generator.state_dict()),
-            **checkpoint.prefixed("averaged", self.averaged.state_dict()),
-            **checkpoint.prefixed("discriminator", self.discriminator.state_dict()),
-            **checkpoint.prefixed("optimiser", checkpoint.optimiser_tensors(self._optimiser)),
-            **checkpoint.prefixed("judge_optimiser", checkpoint.optimiser_tensors(self._judge_optimiser)),
-        }
-        state = {"epoch": self.epoch, "steps": self.steps, "run": self._run_facts(), **facts}
-        checkpoint.write_checkpoint(path, tensors, state)
-
-    def load(self, path: Path) -> dict[str, Any]:
-        """Go on where `save` was called; returns the facts given there.
-
-        Raises
-        ------
-        InvalidInput
-            Another run's checkpoint: other settings or other cases.
-        """
-        tensors, facts = checkpoint.read_checkpoint(path)
-        theirs, ours = facts.get("run", {}), self._run_facts()
-        changed = sorted(name for name in ours if theirs.get(name) != ours[name])
-        if changed:
-            name = changed[0]
-            raise InvalidInput(
-                f"checkpoint {path.name} is of another run: {name}: expected {ours[name]}, got "
-                f"{theirs.get(name)}; remove it to start anew"
-            )
-        for part, module in (
-            ("generator", self.generator),
-            ("averaged", self.averaged),
-            ("discriminator", self.discriminator),
-        ):
-            checkpoint.load_weights(module, checkpoint.under(part, tensors), path.name)
-        checkpoint.restore_optimiser(self._optimiser, checkpoint.under("optimiser", tensors))
-        checkpoint.restore_optimiser(self._judge_optimiser, checkpoint.under("judge_optimiser", tensors))
-        self.epoch, self.steps = int(facts["epoch"]), int(facts["steps"])
-        return facts
-
-    def _run_facts(self) -> dict[str, Any]:
-        """What must not change between a checkpoint and the run that goes on from it."""
+    def run_facts(self) -> dict[str, Any]:
+        """Settings and cases."""
         import hashlib
         import json
 

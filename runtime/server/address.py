@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import os
 import socket
 import stat
@@ -34,7 +35,12 @@ class Address:
     @property
     def local(self) -> bool:
         """Whether only this machine can reach it."""
-        return self.path is not None or self.host in ("localhost", "::1") or self.host.startswith("127.")
+        if self.path is not None or self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:  # a name, such as 127.example.org
+            return False
 
 
 def parse_address(text: str) -> Address:

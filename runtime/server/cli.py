@@ -12,10 +12,11 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from trocar.runtime.command import Command
-from trocar.runtime.config import Config, load_config
-from trocar.runtime.errors import DeadlineExceeded
+from trocar.runtime.config import AuthConfig, Config, ServerConfig, TlsConfig, load_config
+from trocar.runtime.errors import DeadlineExceeded, InvalidInput
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -26,6 +27,8 @@ examples:
   trocar serve --listen 127.0.0.1:0 --json           a free port, printed as {"listening": "127.0.0.1:PORT"}
   trocar serve --repository DIR --require-signature centre.key.pub     only models that this key signed
   trocar serve --config trocar.toml
+  trocar serve --listen 0.0.0.0:8001 --tls-cert server.pem --tls-key server.key --tokens tokens.toml
+                                                     for other machines; `trocar token add` makes tokens
 
 trocar.toml, with its defaults:
   [server]
@@ -37,8 +40,19 @@ trocar.toml, with its defaults:
   max_running = 2          # requests computed at once
   max_queued = 8           # requests that may wait; the next is RESOURCE_EXHAUSTED
   drain_grace_s = 30.0     # SIGTERM: finish what is in flight, at most this long
-  reflection = true
+  reflection = false       # whether grpcurl and the like may ask what there is
+  insecure = false         # whether other machines may reach it without TLS
   log_level = "info"
+  [server.tls]             # PEM files, read anew when they change
+  certificate = ""         # the server's own and its chain; empty: no TLS
+  key = ""                 # its private key, which others on the machine cannot read
+  client_ca = ""           # clients need a certificate of one of these authorities; empty: they need none
+  [server.auth]
+  tokens = ""              # the file that `trocar token` keeps; empty: whoever reaches the port may call
+  [server.clients]
+  requests_per_s = 0.0     # of one token, else of one address; more is RESOURCE_EXHAUSTED; 0: no limit
+  burst = 100              # at once, before that rate holds
+  max_connections = 256    # of all clients together
   [services.planning]      # each service has a table of its own
   max_budget_ms = 60000.0  # the longest search a caller may ask for
   [services.inference]     # the Open Inference Protocol v2
@@ -47,7 +61,8 @@ trocar.toml, with its defaults:
   shared_memory = true     # whether clients may register POSIX shared memory of the server's user
   shared_memory_prefix = ""  # with which its names have to begin
 
-There is no TLS and no authentication: keep it on this machine, or behind something that has both.
+Without --tokens whoever reaches the port may call; without TLS it listens on this machine only.
+SECURITY.md says what each defence covers.
 """
 
 
@@ -65,6 +80,31 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="KEY",
         help="refuse models that no key of this file (PEM, public) signed, or that changed since",
     )
+    parser.add_argument(
+        "--engine",
+        choices=("grpc", "ray"),
+        default="grpc",
+        help="ray: the unary calls behind Ray Serve's proxy, on a cluster (%(default)s)",
+    )
+    parser.add_argument(
+        "--replicas", type=int, default=2, metavar="N", help="workers of --engine ray (%(default)s)"
+    )
+    parser.add_argument(
+        "--ray-address",
+        default="",
+        metavar="ADDR",
+        help="a Ray cluster that runs (default: one on this machine)",
+    )
+    group = parser.add_argument_group("who may call")
+    group.add_argument("--tls-cert", metavar="FILE", help="the server's certificate and chain, PEM")
+    group.add_argument("--tls-key", metavar="FILE", help="its private key, PEM")
+    group.add_argument(
+        "--tls-client-ca", metavar="FILE", help="clients need a certificate of these authorities, PEM"
+    )
+    group.add_argument("--tokens", metavar="FILE", help="calls need a token of this file; see `trocar token`")
+    group.add_argument(
+        "--insecure", action="store_true", help="listen where other machines can reach it, even without TLS"
+    )
     parser.add_argument("--config", type=Path, metavar="FILE", help="a TOML file; options win over it")
     parser.add_argument("--json", action="store_true", help="one JSON line on stdout once it listens")
 
@@ -75,32 +115,88 @@ def run(args: argparse.Namespace) -> int:
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from trocar.runtime.server.allocator import keep_large_buffers
     from trocar.runtime.server.app import Server
+    from trocar.runtime.server.notify import keep_alive, notify
     from trocar.runtime.server.services import find_services
 
     keep_large_buffers()
     config = load_config(args.config) if args.config else Config()
-    options = ("listen", "repository", "require_signature")
-    given = {name: value for name in options if (value := getattr(args, name))}
-    config = replace(config, server=replace(config.server, **given))
+    config = replace(config, server=_with_options(config.server, args))
     _log_to_stderr(config.server.log_level)
+    if args.engine == "ray":
+        return _serve_on_ray(config, args)
     # Blocked before any thread starts, so that every thread leaves them to sigwait below.
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     server = Server(config, find_services())
     server.start()
-    if not server.address.local:
+    if not server.address.local and not (config.server.tls.certificate and config.server.auth.tokens):
         logging.getLogger("trocar.server").warning(
-            "%s can be reached from other machines, with no TLS and no authentication", server.address.target
+            "%s can be reached from other machines, %s TLS, %s tokens",
+            server.address.target,
+            "with" if config.server.tls.certificate else "without",
+            "with" if config.server.auth.tokens else "without",
         )
     print(f"listening on {server.address.target}", file=sys.stderr, flush=True)
     if args.json:
         print(json.dumps({"listening": server.address.target}), flush=True)
+    notify(f"READY=1\nSTATUS=listening on {server.address.target}")
+    keep_alive(server.responsive)
 
     signal.sigwait(STOP_SIGNALS)
+    notify("STOPPING=1\nSTATUS=finishing what is in flight")
     print("draining: finishing what is in flight, taking nothing new", file=sys.stderr, flush=True)
     threading.Thread(target=_hurry_on_signal, args=(server.hurry,), daemon=True).start()
     cut = server.drain()
     if cut:
         raise DeadlineExceeded(f"the drain ended with {cut} request(s) cut short")
+    return 0
+
+
+def _with_options(config: ServerConfig, args: argparse.Namespace) -> ServerConfig:
+    """Return the configuration with what the command line says in its place."""
+
+    def given(**options: str | bool | None) -> dict[str, Any]:
+        return {name: value for name, value in options.items() if value}
+
+    return replace(
+        config,
+        tls=replace(
+            config.tls, **given(certificate=args.tls_cert, key=args.tls_key, client_ca=args.tls_client_ca)
+        ),
+        auth=replace(config.auth, **given(tokens=args.tokens)),
+        **given(
+            listen=args.listen,
+            repository=args.repository,
+            require_signature=args.require_signature,
+            insecure=args.insecure,
+        ),
+    )
+
+
+def _serve_on_ray(config: Config, args: argparse.Namespace) -> int:
+    """Serve from a cluster until SIGTERM or SIGINT."""
+    server = config.server
+    if server.tls != TlsConfig() or server.auth != AuthConfig():
+        raise InvalidInput(
+            "--engine ray: expected no TLS and no tokens, which Ray's proxy does not have, got some"
+        )
+    if not server.insecure:
+        raise InvalidInput(
+            "--engine ray: expected --insecure with it: Ray's proxy listens on every address without TLS"
+        )
+    from trocar.runtime.server.cluster.run import deploy, end
+
+    print("starting the cluster's workers", file=sys.stderr, flush=True)
+    target = deploy(config, replicas=args.replicas, cluster=args.ray_address)
+    # Not blocked as above: what Ray starts would inherit that and could not be ended.
+    stopped = threading.Event()
+    for number in STOP_SIGNALS:
+        signal.signal(number, lambda *_: stopped.set())
+    print(f"listening on {target}", file=sys.stderr, flush=True)
+    if args.json:
+        print(json.dumps({"listening": target}), flush=True)
+    stopped.wait()
+    print("draining: finishing what is in flight, taking nothing new", file=sys.stderr, flush=True)
+    end()
     return 0
 
 

@@ -21,8 +21,10 @@ from trocar.runtime.errors import (
     InvalidInput,
     ManifestMismatch,
     ModelNotFound,
+    PermissionDenied,
     QueueFull,
     TrocarError,
+    Unauthenticated,
     Unavailable,
 )
 
@@ -32,6 +34,8 @@ STATUS: dict[type[TrocarError], grpc.StatusCode] = {
     InvalidInput: grpc.StatusCode.INVALID_ARGUMENT,
     ModelNotFound: grpc.StatusCode.NOT_FOUND,
     ManifestMismatch: grpc.StatusCode.FAILED_PRECONDITION,
+    Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
+    PermissionDenied: grpc.StatusCode.PERMISSION_DENIED,
     QueueFull: grpc.StatusCode.RESOURCE_EXHAUSTED,
     DeadlineExceeded: grpc.StatusCode.DEADLINE_EXCEEDED,
     Cancelled: grpc.StatusCode.CANCELLED,

@@ -54,17 +54,17 @@ def add_services(
     config: Config,
     admission: Admission,
     on_drain: Callable[[Callable[[], None]], None],
-) -> tuple[str, ...]:
-    """Add every service to the server and return their full protobuf names."""
+) -> dict[str, str]:
+    """Add every service to the server and return their full protobuf names, each with its entry point's."""
     # Brings NumPy, whose threads must not start before the server has blocked the signals it waits for.
     from trocar.runtime.repository.store import open_repository
 
     refuse_unknown(config.services, tuple(sorted(services)), "[services]")
     wanted = {name.strip() for name in config.server.services.split(",") if name.strip()} or set(services)
     refuse_unknown(dict.fromkeys(wanted), tuple(sorted(services)), "[server] services")
-    names: list[str] = []
+    names: dict[str, str] = {}
     repository = open_repository(config.server.repository, require_signature=config.server.require_signature)
     for name, add in sorted((name, add) for name, add in services.items() if name in wanted):
         context = ServiceContext(config.services.get(name, {}), admission, repository, on_drain)
-        names.extend(add(server, context))
-    return tuple(names)
+        names |= dict.fromkeys(add(server, context), name)
+    return names

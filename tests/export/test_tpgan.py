@@ -17,13 +17,14 @@ pytest.importorskip("onnxscript", reason="onnxscript is not installed (train ext
 
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
-    from trocar.planners.tpgan import checkpoint
     from trocar.planners.tpgan.network import NETWORK
+    from trocar.planners.tpgan.settings import SCHEMA
+    from trocar.training import checkpoint
 
     torch.manual_seed(0)
     facts = {"network": {"widths": [8, 8, 8], "feature_channels": 8, "noise_channels": 2}}
     path = tmp_path / "small.safetensors"
-    checkpoint.write_checkpoint(path, NETWORK.build(facts).state_dict(), facts)
+    checkpoint.write_checkpoint(path, NETWORK.build(facts).state_dict(), facts, schema=SCHEMA)
     return path
 
 

@@ -4,14 +4,17 @@ import pytest
 
 from trocar.planners.requests import DICOM_OUTPUTS, CaseInput, Search, Settings
 from trocar.planners.servicer import client
+from trocar.runtime.channel import Access
 
 
 def test_a_plan_leaves_as_dicom_and_comes_back(server):
     case, asked = CaseInput(phantom_seed=4), Settings()
     search = Search(moves=2000, chains=1, start="random")
-    planned, files = client.plan(server.target, case, asked, search, artifacts=DICOM_OUTPUTS, timeout_s=60)
+    planned, files = client.plan(
+        Access(server.target), case, asked, search, artifacts=DICOM_OUTPUTS, timeout_s=60
+    )
     assert sorted(files) == sorted(DICOM_OUTPUTS)
-    proved, _ = client.evaluate(server.target, case, asked, files["plan.dcm"], timeout_s=60)
+    proved, _ = client.evaluate(Access(server.target), case, asked, files["plan.dcm"], timeout_s=60)
     assert proved["seeds"] == planned["seeds"]
     assert proved["metrics"]["ctv"]["d90_gy"] == pytest.approx(planned["metrics"]["ctv"]["d90_gy"], rel=0.01)
 

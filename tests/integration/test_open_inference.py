@@ -540,11 +540,14 @@ def test_what_is_unsupported_says_so_by_name(client: Any) -> None:
     assert _refused(lambda: client.update_log_settings({}))[0] == "UNIMPLEMENTED"
 
 
-def test_reflection_describes_it(inference_server: Any) -> None:
+def test_reflection_describes_it(start_server: Any) -> None:
     import grpc
     from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-    with grpc.insecure_channel(inference_server.target) as channel:
+    config = (
+        '[server]\nreflection = true\nservices = "inference"\n[services.inference]\nload_at_start = false\n'
+    )
+    with grpc.insecure_channel(start_server(config=config).target) as channel:
         stub = reflection_pb2_grpc.ServerReflectionStub(channel)
         asks = [
             reflection_pb2.ServerReflectionRequest(file_containing_symbol=symbol)

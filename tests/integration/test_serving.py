@@ -243,7 +243,8 @@ def test_a_client_that_dies_frees_its_place(start_server: Any) -> None:
         _wait_for(planned)
 
 
-def test_health_per_service_and_reflection(server: Any) -> None:
+def test_health_per_service_and_reflection(start_server: Any) -> None:
+    server = start_server(config='[server]\nreflection = true\nservices = "planning"\n')
     assert _health(server.target, "") == SERVING
     assert _health(server.target, SERVICE) == SERVING
     with grpc.insecure_channel(server.target) as channel:

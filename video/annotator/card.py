@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from trocar.training.card import facts_table, measured_table, shown
 
 INTENDED_USE = (
     "Research software, not a medical device; trained on rendered frames; nobody may rely on what it marks."
@@ -93,12 +95,12 @@ def card_text(facts: Facts, document: Mapping[str, Any]) -> str:
     sections = [
         f"# {facts.title}",
         f"**{INTENDED_USE}**",
-        f"## What it is\n\n{facts.what} Widths {_shown(document.get('network', {}).get('widths', []))}.",
+        f"## What it is\n\n{facts.what} Widths {shown(document.get('network', {}).get('widths', []))}.",
         "## Intended use\n\nResearch on surgical video. Not for guiding or judging surgery.",
-        f"## What it learned from\n\n{facts.learned}\n\n" + _facts(document.get("training", {})),
-        "## Measured on rendered frames held back\n\n" + _facts(document.get("metrics", {})),
+        f"## What it learned from\n\n{facts.learned}\n\n" + facts_table(document.get("training", {})),
+        "## Measured on rendered frames held back\n\n" + facts_table(document.get("metrics", {})),
         "## What the arms say\n\n" + "\n".join(f"- {finding}" for finding in facts.findings),
-        *(_table(title, rows) for title, rows in document.get("tables", {}).items()),
+        *(measured_table(title, rows) for title, rows in document.get("tables", {}).items()),
         "## Limits\n\n" + "\n".join(f"- {limit}" for limit in facts.limits),
         "## Sources\n\n"
         "- Isola et al., Image-to-Image Translation with Conditional Adversarial Networks, CVPR 2017.\n"
@@ -107,32 +109,3 @@ def card_text(facts: Facts, document: Mapping[str, Any]) -> str:
         "- Surface Dice: Nikolov et al. 2018; tolerance of ROBUST-MIS 2019, 13 px at a width of 960.",
     ]
     return "\n\n".join(sections) + "\n"
-
-
-def _facts(facts: Mapping[str, Any]) -> str:
-    if not facts:
-        return "Not recorded."
-    rows = [f"| {name.replace('_', ' ')} | {_shown(value)} |" for name, value in facts.items()]
-    return "\n".join(["| | |", "|---|---|", *rows])
-
-
-def _table(title: str, rows: Sequence[Mapping[str, Any]]) -> str:
-    if not rows:
-        return f"## {title}\n\nNot measured yet."
-    names = list(rows[0])
-    lines = [
-        "| " + " | ".join(name.replace("_", " ") for name in names) + " |",
-        "|" + "---|" * len(names),
-        *("| " + " | ".join(_shown(row.get(name, "")) for name in names) + " |" for row in rows),
-    ]
-    return f"## {title}\n\n" + "\n".join(lines)
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key.replace('_', ' ')} {_shown(held)}" for key, held in value.items())
-    if isinstance(value, list | tuple):
-        return ", ".join(_shown(held) for held in value)
-    return " ".join(str(value).replace("|", "/").split())

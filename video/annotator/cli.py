@@ -71,18 +71,19 @@ def configure(parser: argparse.ArgumentParser, network: str) -> None:
 def run(args: argparse.Namespace, network: str) -> int:
     """Train."""
     settings = _checked(args, network)
+    from trocar.training.watch import Console
     from trocar.video.annotator.network import NETWORK, POLYP
     from trocar.video.annotator.painter import load_painter
     from trocar.video.annotator.run import train_network
     from trocar.video.annotator.train import Trainer
-    from trocar.video.annotator.watch import training_lines
 
     device = _device(args.device)
     classes = (NETWORK if network == "annotator" else POLYP).classes
     painter = load_painter(args.painter, len(classes)) if args.painter is not None else None
     source = _source(args, network)
+    shown = [(f"dice_{number}", name) for number, name in enumerate(classes)]
     try:
-        with training_lines(settings.epochs, classes) as watcher:
+        with Console().training(settings.epochs, shown) as watcher:
             metadata = train_network(
                 Trainer(source, settings, device=device, painter=painter),
                 classes,

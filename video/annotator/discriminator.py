@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
+from trocar.training.judge import Verdict
+
 _WIDTHS = (24, 48, 96)
 _SLOPE = 0.2
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """Patch scores, high for true, and the activations of each layer."""
-
-    score: Tensor
-    layers: tuple[Tensor, ...]
 
 
 class Discriminator(nn.Module):
@@ -53,19 +45,6 @@ def softened(labels: Tensor, classes: int, uniform: Tensor) -> Tensor:
     hard = nn.functional.one_hot(labels.clamp_max(classes - 1), classes).movedim(3, 1).float()
     keep = 1.0 - 0.15 * uniform
     return hard * keep + (1.0 - keep) / classes
-
-
-def judge_loss(real: Verdict, generated: Verdict, mismatched: Verdict | None, share: float) -> Tensor:
-    """The discriminator's hinge loss; mismatched maps make up `share` of what it must refuse."""
-    refuse = torch.relu(1.0 + generated.score).mean()
-    if mismatched is not None:
-        refuse = (1.0 - share) * refuse + share * torch.relu(1.0 + mismatched.score).mean()
-    return torch.relu(1.0 - real.score).mean() + refuse
-
-
-def generator_loss(generated: Verdict) -> Tensor:
-    """What the generator gains by being taken for true."""
-    return -generated.score.mean()
 
 
 def matching_loss(real: Verdict, generated: Verdict) -> Tensor:

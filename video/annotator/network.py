@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from trocar.runtime.errors import InvalidInput
 from trocar.video.annotator.card import ANNOTATOR, INTENDED_USE, Facts, card_text
 from trocar.video.annotator.card import POLYP as POLYP_FACTS
-from trocar.video.annotator.settings import NetworkSettings
+from trocar.video.annotator.settings import SCHEMA, NetworkSettings
 from trocar.video.types import CLASSES, HEIGHT, PALETTE_RGB, POLYP_CLASSES, WIDTH, PixelClass
 
 if TYPE_CHECKING:
@@ -70,9 +70,9 @@ class Network:
         InvalidInput
             Not such a file, or tensors that do not fit.
         """
-        from trocar.video.annotator import checkpoint
+        from trocar.training import checkpoint
 
-        tensors, metadata = checkpoint.read_checkpoint(path)
+        tensors, metadata = checkpoint.read_checkpoint(path, schema=SCHEMA)
         if "network" not in metadata:
             raise InvalidInput(f"{path.name} is a run's checkpoint: expected the network it gave")
         module = self.build(metadata)

@@ -17,14 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from trocar.runtime.errors import InvalidInput
-from trocar.video.annotator import checkpoint
+from trocar.training import checkpoint
+from trocar.training.judge import generator_loss, judge_loss
 from trocar.video.annotator.data import Frames, Source, augmented
-from trocar.video.annotator.discriminator import (
-    Discriminator,
-    generator_loss,
-    judge_loss,
-    matching_loss,
-)
+from trocar.video.annotator.discriminator import Discriminator, matching_loss
+from trocar.video.annotator.settings import SCHEMA
 
 _WIDTHS = (96, 64, 40, 24)
 _NOISE = 2
@@ -180,7 +177,7 @@ def _step(
 def save_painter(path: Path, painter: Painter, facts: Mapping[str, Any]) -> None:
     """Write a painter as one safetensors file."""
     checkpoint.write_checkpoint(
-        path, painter.state_dict(), {"painter": {"classes": painter.classes}, **facts}
+        path, painter.state_dict(), {"painter": {"classes": painter.classes}, **facts}, schema=SCHEMA
     )
 
 
@@ -192,7 +189,7 @@ def load_painter(path: Path, classes: int) -> Painter:
     InvalidInput
         No painter, or of another model's classes.
     """
-    tensors, facts = checkpoint.read_checkpoint(path)
+    tensors, facts = checkpoint.read_checkpoint(path, schema=SCHEMA)
     found = facts.get("painter", {}).get("classes")
     if found != classes:
         raise InvalidInput(f"{path.name}: expected a painter of {classes} classes, got {found}")

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, replace
 from trocar.runtime.errors import InvalidInput
 from trocar.video.types import CLASSES, POLYP_CLASSES
 
+SCHEMA = "trocar.annotator/1"
+
 
 @dataclass(frozen=True, slots=True)
 class NetworkSettings:

@@ -2,35 +2,28 @@
 
 from __future__ import annotations
 
-import copy
-import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from trocar.runtime.errors import InvalidInput
-from trocar.video.annotator import checkpoint, losses
+from trocar.training.judge import generator_loss, judge_loss
+from trocar.training.trainer import AdversarialTrainer, OnBatch
+from trocar.video.annotator import losses
 from trocar.video.annotator.data import Frames, Source, augmented
 from trocar.video.annotator.discriminator import (
     Discriminator,
-    generator_loss,
-    judge_loss,
     matching_loss,
     softened,
 )
 from trocar.video.annotator.generator import Generator
 from trocar.video.annotator.painter import Painter, repainted
-from trocar.video.annotator.settings import TrainSettings
+from trocar.video.annotator.settings import SCHEMA, TrainSettings
 from trocar.video.types import HEIGHT, WIDTH
-
-# Called after each batch with the share of the epoch done.
-OnBatch = Callable[[float], None]
 
 COARSE_SHAPE = (160, 288)
 HELD_FRAMES = 64
@@ -39,7 +32,7 @@ _LAST_RATE = 0.02
 _MIXED = 4
 
 
-class Trainer:
+class Trainer(AdversarialTrainer[Generator]):
     """One run: networks, optimisers, averaged weights and the epoch they have reached.
 
     Parameters
@@ -47,6 +40,8 @@ class Trainer:
     shapes : of the frames in the coarse and in the fine epochs.
     painter : repaints `settings.painted` of each batch.
     """
+
+    schema = SCHEMA
 
     def __init__(
         self,
@@ -58,18 +53,12 @@ class Trainer:
         painter: Painter | None = None,
     ) -> None:
         self.source, self.settings, self.device, self.shapes = source, settings, torch.device(device), shapes
-        self.epoch, self.steps, self._painter = 0, 0, painter
+        self._painter = painter
         torch.manual_seed(settings.seed)
         layout = torch.channels_last
         self.generator = Generator(settings.network).to(self.device, memory_format=layout)  # type: ignore[call-overload, unused-ignore]
         self.discriminator = Discriminator(settings.network.classes).to(self.device, memory_format=layout)  # type: ignore[call-overload, unused-ignore]
-        self.averaged = copy.deepcopy(self.generator).requires_grad_(False).eval()
-        self._optimiser = torch.optim.AdamW(
-            self.generator.parameters(), settings.learning_rate, betas=(0.9, 0.99), weight_decay=1e-2
-        )
-        self._judge_optimiser = torch.optim.Adam(
-            self.discriminator.parameters(), settings.discriminator_rate, betas=(0.5, 0.99)
-        )
+        super().__init__(settings, self.generator, self.discriminator, last_rate=_LAST_RATE)
         self._class_weights = torch.tensor(settings.weights.classes, device=self.device)
         self._held: Frames | None = None
 
@@ -82,7 +71,9 @@ class Trainer:
         sums: dict[str, float] = {}
         began, done = time.perf_counter(), 0
         for batch in self._batches(random, shape):
-            self._set_rates((self.epoch + done / max(total, 1)) / settings.epochs)
+            share = (self.epoch + done / max(total, 1)) / settings.epochs
+            # The first steps are small: the normalisations have seen nothing yet.
+            self.set_rates(share, warm_up_steps=100)
             done += 1
             for name, value in self._step(batch, random).items():
                 sums[name] = sums.get(name, 0.0) + value
@@ -128,7 +119,7 @@ class Trainer:
         if tips is not None:
             terms["tips"] = weights.tips * losses.tips_loss(tips.float(), bells)
         figures: dict[str, float] = {}
-        if self._adversary and int(labels.max()) < classes:
+        if self.adversary_joined and int(labels.max()) < classes:
             small = torch.nn.functional.avg_pool2d(image, 2)
             uniform = torch.from_numpy(random.random((len(labels), 1, 1, 1), dtype=np.float32)).to(
                 self.device
@@ -138,15 +129,7 @@ class Trainer:
             with self._fast():
                 figures = self._train_judge(small, truth, drawn.detach())
                 terms |= self._adversarial(small, truth, drawn)
-        loss = torch.stack(list(terms.values())).sum()
-        self._optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call, unused-ignore]
-        torch.nn.utils.clip_grad_norm_(self.generator.parameters(), 1.0)
-        self._optimiser.step()
-        self.steps += 1
-        self._average()
-        named = {f"loss/{name}": float(term.detach()) for name, term in terms.items()}
-        return {**named, **figures, "loss/total": float(loss.detach())}
+        return {**self.step_generator(terms), **figures}
 
     def _repainted(
         self, painter: Painter, image: Tensor, labels: Tensor, random: np.random.Generator
@@ -157,26 +140,13 @@ class Trainer:
         painted = repainted(painter, image, labels, count, drawn)
         return torch.cat([painted, image[count:]]).contiguous(memory_format=torch.channels_last)
 
-    @property
-    def _adversary(self) -> bool:
-        weights = self.settings.weights
-        joined = self.epoch >= self.settings.adversary_from * self.settings.epochs
-        return joined and (weights.adversarial > 0 or weights.feature_matching > 0)
-
     def _train_judge(self, image: Tensor, truth: Tensor, drawn: Tensor) -> dict[str, float]:
         """One step of the discriminator."""
         share = self.settings.weights.mismatched
         real, generated = self.discriminator(image, truth), self.discriminator(image, drawn)
         mismatched = self.discriminator(image, truth.roll(1, 0)) if share > 0 and len(truth) > 1 else None
         loss = judge_loss(real, generated, mismatched, share)
-        self._judge_optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call, unused-ignore]
-        self._judge_optimiser.step()
-        return {
-            "judge/loss": float(loss.detach()),
-            "judge/real": float(real.score.detach().float().mean()),
-            "judge/generated": float(generated.score.detach().float().mean()),
-        }
+        return self.step_judge(loss, {"real": real, "generated": generated})
 
     def _adversarial(self, image: Tensor, truth: Tensor, drawn: Tensor) -> dict[str, Tensor]:
         weights, terms = self.settings.weights, {}
@@ -224,75 +194,8 @@ class Trainer:
         """Half-width arithmetic where the machine has it; the weights stay float32."""
         return torch.autocast(self.device.type, torch.bfloat16)
 
-    def _set_rates(self, share: float) -> None:
-        factor = _LAST_RATE + (1.0 - _LAST_RATE) * 0.5 * (1.0 + math.cos(math.pi * min(share, 1.0)))
-        # The first steps are small: the normalisations have seen nothing yet.
-        factor *= min(1.0, (self.steps + 1) / 100)
-        rates = (self.settings.learning_rate, self.settings.discriminator_rate)
-        for optimiser, rate in zip((self._optimiser, self._judge_optimiser), rates, strict=True):
-            for group in optimiser.param_groups:
-                group["lr"] = factor * rate
-
-    def _average(self) -> None:
-        """Exponential moving average of the weights, short at first so that the start is forgotten."""
-        decay = min(self.settings.ema_decay, (1.0 + self.steps) / (10.0 + self.steps))
-        with torch.no_grad():
-            for mean, now in zip(self.averaged.parameters(), self.generator.parameters(), strict=True):
-                mean.lerp_(now, 1.0 - decay)
-            for kept, held in zip(self.averaged.buffers(), self.generator.buffers(), strict=True):
-                if kept.is_floating_point():
-                    kept.lerp_(held, 1.0 - decay)
-                else:
-                    kept.copy_(held)
-
-    def save(self, path: Path, facts: Mapping[str, Any]) -> None:
-        """Write everything a later process needs to go on exactly here."""
-        tensors = {
-            **checkpoint.prefixed("generator", self.generator.state_dict()),
-            **checkpoint.prefixed("averaged", self.averaged.state_dict()),
-            **checkpoint.prefixed("discriminator", self.discriminator.state_dict()),
-            **checkpoint.prefixed("optimiser", checkpoint.optimiser_tensors(self._optimiser)),
-            **checkpoint.prefixed("judge_optimiser", checkpoint.optimiser_tensors(self._judge_optimiser)),
-        }
-        state = {"epoch": self.epoch, "steps": self.steps, "run": self._run_facts(), **facts}
-        checkpoint.write_checkpoint(path, tensors, state)
-
-    def load(self, path: Path) -> dict[str, Any]:
-        """Go on where `save` was called; returns the facts given there.
-
-        Raises
-        ------
-        InvalidInput
-            Another run's checkpoint: other settings or other frames.
-        """
-        tensors, facts = checkpoint.read_checkpoint(path)
-        theirs, ours = facts.get("run", {}), self._run_facts()
-        changed = sorted(name for name in ours if theirs.get(name) != ours[name])
-        if changed:
-            name = changed[0]
-            raise InvalidInput(
-                f"checkpoint {path.name} is of another run: {name}: expected {ours[name]}, got "
-                f"{theirs.get(name)}; remove it to start anew"
-            )
-        for part, module in (
-            ("generator", self.generator),
-            ("averaged", self.averaged),
-            ("discriminator", self.discriminator),
-        ):
-            checkpoint.load_weights(module, checkpoint.under(part, tensors), path.name)
-        checkpoint.restore_optimiser(self._optimiser, checkpoint.under("optimiser", tensors))
-        checkpoint.restore_optimiser(self._judge_optimiser, checkpoint.under("judge_optimiser", tensors))
-        self.epoch, self.steps = int(facts["epoch"]), int(facts["steps"])
-        return facts
-
-    def begin_from(self, path: Path) -> None:
-        """Take the weights of a trained network."""
-        tensors, _ = checkpoint.read_checkpoint(path)
-        for module in (self.generator, self.averaged):
-            checkpoint.load_weights(module, tensors, path.name)
-
-    def _run_facts(self) -> dict[str, Any]:
-        """What must not change between a checkpoint and the run that goes on from it."""
+    def run_facts(self) -> dict[str, Any]:
+        """Settings, frames and their shapes."""
         import json
 
         settings: dict[str, Any] = json.loads(json.dumps(asdict(self.settings)))

@@ -13,6 +13,7 @@ import grpc
 import numpy as np
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from trocar.runtime.channel import Access, open_channel
 from trocar.runtime.errors import DeviceError, InvalidInput, TrocarError, Unavailable
 from trocar.runtime.server.interceptors import error_of
 from trocar.v1 import video_pb2, video_pb2_grpc
@@ -31,16 +32,15 @@ _WINDOW = 2
 _JPEG_QUALITY = 92
 _READY_S = 30.0
 _SERVICE = video_pb2.DESCRIPTOR.services_by_name["VideoService"].full_name
-CHANNEL_OPTIONS = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1))
 
 
-def connect(address: str, model: str, privacy: PrivacySettings) -> Server:
+def connect(access: Access, model: str, privacy: PrivacySettings) -> Server:
     """Return a server's model as an engine; nothing is sent before the first frame."""
 
     def open_engine(answered: Answered, depth: int) -> Engine:
-        return RemoteServer(address, model, answered, PrivacyGuard(privacy), depth=depth)
+        return RemoteServer(access, model, answered, PrivacyGuard(privacy), depth=depth)
 
-    return Server(f"{model} at {address}", INSTRUMENT_LABEL if model == MODEL else model, open_engine)
+    return Server(f"{model} at {access.address}", INSTRUMENT_LABEL if model == MODEL else model, open_engine)
 
 
 class RemoteServer:
@@ -48,14 +48,14 @@ class RemoteServer:
 
     Parameters
     ----------
-    address : `host:port` or `unix:/path`.
+    access : where it is, and what it takes to be let in.
     answered : told of each offered frame exactly once.
     guard : frames from outside the body are sent blurred.
     depth : frames that may wait here; the oldest is let go for one more.
     """
 
     def __init__(
-        self, address: str, model: str, answered: Answered, guard: PrivacyGuard, *, depth: int
+        self, access: Access, model: str, answered: Answered, guard: PrivacyGuard, *, depth: int
     ) -> None:
         self._answered, self._guard, self._depth = answered, guard, depth
         self._changed = threading.Condition()
@@ -65,8 +65,8 @@ class RemoteServer:
         self._error: TrocarError | None = None
         self._closing = False
         self._object_from = 1
-        self.device, self.starts = f"server {address}", 1
-        self._channel = grpc.insecure_channel(address, options=CHANNEL_OPTIONS)
+        self.device, self.starts = f"server {access.address}", 1
+        self._channel = open_channel(access)
         settings = video_pb2.StreamSettings(model=model, masks=video_pb2.MASK_FORMAT_LABELS_PNG)
         self._requests.put(video_pb2.AnnotateRequest(settings=settings))
         self._call = video_pb2_grpc.VideoServiceStub(self._channel).Annotate(self._stream())

@@ -19,10 +19,13 @@ import numpy as np
 
 from trocar.runtime.errors import InvalidInput, QueueFull
 from trocar.runtime.kernels import _native
+from trocar.runtime.server.auth import caller
 from trocar.runtime.session.base import Array
 
 # Where the C library keeps what shm_open makes, a flat folder.
 FOLDER = Path("/dev/shm")
+# Others' objects of the same user: frames that clients hand to VideoService, and semaphores of the C library.
+RESERVED = ("trocar-video-", "sem.")
 MAX_REGIONS = 256
 MAX_NAME = 256
 _KEY = re.compile(r"/?([A-Za-z0-9_][A-Za-z0-9_.-]{0,200})")
@@ -80,8 +83,13 @@ def _close(guard: int, descriptor: int) -> None:
     os.close(descriptor)
 
 
+def _owner() -> str:
+    token = caller()
+    return token.name if token is not None else ""
+
+
 class Regions:
-    """What is registered, by the clients' names.
+    """What is registered, by the clients' names; each token sees its own alone.
 
     Parameters
     ----------
@@ -94,7 +102,8 @@ class Regions:
         self._prefix = prefix
         self._folder = folder
         self._lock = threading.Lock()
-        self._regions: dict[str, Region] = {}
+        # By whose it is, and its name; nobody's where tokens are off.
+        self._regions: dict[tuple[str, str], Region] = {}
 
     def register(self, name: str, key: str, offset: int, size_bytes: int) -> None:
         """Map an object of this name space and this user.
@@ -114,7 +123,7 @@ class Regions:
         if size_bytes < 1:
             raise InvalidInput(f"region {name!r}: expected byte_size of 1 or more, got {size_bytes}")
         with self._lock:
-            if name in self._regions:
+            if (_owner(), name) in self._regions:
                 raise InvalidInput(f"region {name!r} is registered already; unregister it first")
             if len(self._regions) >= MAX_REGIONS:
                 raise QueueFull(f"expected at most {MAX_REGIONS} regions, got one more; unregister some")
@@ -126,7 +135,7 @@ class Regions:
                         f"region {name!r}: expected {key!r} to hold {size_bytes} bytes from {offset}, "
                         f"got an object of {there}"
                     )
-                self._regions[name] = Region(name, key, offset, size_bytes, descriptor)
+                self._regions[_owner(), name] = Region(name, key, offset, size_bytes, descriptor)
             except (OSError, ValueError, RuntimeError) as error:
                 os.close(descriptor)
                 raise InvalidInput(f"region {name!r}: {key!r} cannot be mapped: {error}") from error
@@ -138,20 +147,21 @@ class Regions:
         """Forget a region, or all; a request that uses one keeps it until it is answered."""
         with self._lock:
             if not name:
-                self._regions.clear()
-            elif self._regions.pop(name, None) is None:
+                for region in self._own():
+                    del self._regions[_owner(), region.name]
+            elif self._regions.pop((_owner(), name), None) is None:
                 raise InvalidInput(f"expected a region of {self._listed()}, got {name!r:.80}")
 
     def drop(self, region: Region) -> None:
         """Forget a region that was lost, unless its name stands for another one by now."""
         with self._lock:
-            if self._regions.get(region.name) is region:
-                del self._regions[region.name]
+            if self._regions.get((_owner(), region.name)) is region:
+                del self._regions[_owner(), region.name]
 
     def status(self, name: str = "") -> list[Region]:
         """Return one region, or all."""
         with self._lock:
-            return [self._find(name)] if name else list(self._regions.values())
+            return [self._find(name)] if name else self._own()
 
     def get(self, name: str) -> Region:
         """Return a region to use."""
@@ -159,21 +169,31 @@ class Regions:
             return self._find(name)
 
     def _find(self, name: str) -> Region:
-        found = self._regions.get(name)
+        found = self._regions.get((_owner(), name))
         if found is None:
             raise InvalidInput(f"expected a registered region of {self._listed()}, got {name!r:.80}")
         return found
 
+    def _own(self) -> list[Region]:
+        return [region for (owner, _), region in self._regions.items() if owner == _owner()]
+
     def _listed(self) -> str:
-        return ", ".join(sorted(self._regions)[:20]) or "none"
+        return ", ".join(sorted(region.name for region in self._own())[:20]) or "none"
 
     def _open(self, name: str, key: str) -> int:
         plain = _KEY.fullmatch(key)
-        if plain is None or not plain[1].startswith(self._prefix):
+        token = caller()
+        prefixes = {
+            prefix for prefix in (self._prefix, token.shared_memory_prefix if token else "") if prefix
+        }
+        if plain is None or not all(map(plain[1].startswith, prefixes)):
+            begins = " and ".join(map(repr, sorted(prefixes)))
             raise InvalidInput(
-                f"region {name!r}: expected a key such as '/{self._prefix or 'name'}', one plain name"
-                f"{f' that begins with {self._prefix!r}' if self._prefix else ''}, got {key!r:.80}"
+                f"region {name!r}: expected a key such as '/{max(prefixes, key=len, default='name')}', one "
+                f"plain name{f' that begins with {begins}' if begins else ''}, got {key!r:.80}"
             )
+        if plain[1].startswith(RESERVED):
+            raise InvalidInput(f"region {name!r}: expected a key of the client's own, got {key!r:.80}")
         flags = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
         try:
             descriptor = os.open(self._folder / plain[1], flags)

@@ -12,7 +12,7 @@ from google.protobuf.message import DecodeError
 
 from trocar.inference_v2 import open_inference_pb2 as pb
 from trocar.runtime.config import limits, parse_table
-from trocar.runtime.errors import Cancelled, InvalidInput, QueueFull, TrocarError
+from trocar.runtime.errors import Cancelled, InvalidInput, PermissionDenied, QueueFull, TrocarError
 from trocar.runtime.server.inference import control, wire
 from trocar.runtime.server.inference.infer import Inference
 from trocar.runtime.server.inference.models import Models
@@ -74,6 +74,8 @@ def add_service(server: grpc.Server, context: ServiceContext) -> Sequence[str]:
     for name, method in control.methods(models, regions, inference.forget).items():
         request = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].methods_by_name[name].input_type
         handlers[name] = grpc.unary_unary_rpc_method_handler(_typed(getattr(pb, request.name), method))
+    register = handlers["SystemSharedMemoryRegister"].unary_unary
+    handlers["SystemSharedMemoryRegister"] = grpc.unary_unary_rpc_method_handler(_from_here(register))
     handlers |= {name: grpc.unary_unary_rpc_method_handler(_unsupported(name)) for name in UNSUPPORTED}
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
     return (SERVICE,)
@@ -100,6 +102,18 @@ def _typed(kind: Any, method: Callable[[Any], Any]) -> Callable[[bytes, Any], by
             ) from error
         answer: bytes = method(request).SerializeToString()
         return answer
+
+    return handle
+
+
+def _from_here(method: Callable[[bytes, Any], bytes]) -> Callable[[bytes, Any], bytes]:
+    """Return a method that clients of other machines may not call: this one's memory is none of theirs."""
+
+    def handle(data: bytes, call: Any) -> bytes:
+        peer = call.peer()
+        if not peer.startswith(("unix:", "ipv4:127.", "ipv6:%5B::1%5D:")):
+            raise PermissionDenied(f"expected a client of this machine for shared memory, got {peer:.80}")
+        return method(data, call)
 
     return handle
 

@@ -5,7 +5,8 @@ import json
 
 import pytest
 
-from trocar.bench import report, unlike
+from trocar.bench import unlike
+from trocar.bench.report import terminal
 from trocar.bench.workloads import novelty
 from trocar.runtime.errors import InvalidInput
 

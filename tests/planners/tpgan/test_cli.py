@@ -11,9 +11,9 @@ from trocar.planners import novelty
 from trocar.planners.tpgan.cli import ARM_NAMES, COMMAND, novelty_statistics
 from trocar.planners.tpgan.data import training_phantoms
 from trocar.planners.tpgan.settings import ARMS
-from trocar.planners.tpgan.watch import Console
 from trocar.runtime.cli import main
 from trocar.runtime.errors import InvalidInput
+from trocar.training.watch import Console
 
 # None in sys.modules: not there to find, nor to import.
 NO_TORCH = "import sys; sys.modules.update(torch=None, safetensors=None, tensorboard=None)\n"
@@ -66,7 +66,7 @@ def test_without_torch_one_line_says_what_to_install(tmp_path):
 
 
 def test_what_serving_needs_imports_without_torch():
-    modules = ("augment", "card", "centre", "cli", "data", "network", "settings", "watch")
+    modules = ("augment", "card", "centre", "cli", "data", "network", "settings")
     done = run_without_torch(
         "import importlib\n"
         f"for name in {modules!r}: importlib.import_module('trocar.planners.tpgan.' + name)\n"

@@ -6,13 +6,11 @@ torch = pytest.importorskip("torch", reason="the discriminator needs torch")
 
 from trocar.planners.tpgan.discriminator import (  # noqa: E402
     Discriminator,
-    Verdict,
-    generator_loss,
     matching_loss,
-    real_loss,
     straight_through,
 )
 from trocar.planners.tpgan.losses import SiteDose  # noqa: E402
+from trocar.training.judge import Verdict, generator_loss, judge_loss  # noqa: E402
 
 SHAPE = (2, 16, 16, 16)
 
@@ -35,10 +33,10 @@ def test_where_no_seed_may_stand_none_is_drawn():
 
 
 def test_hinge_losses_by_hand():
-    assert float(real_loss(verdict(0.4), verdict(-0.3), None, 0.5)) == pytest.approx(0.6 + 0.7)
+    assert float(judge_loss(verdict(0.4), verdict(-0.3), None, 0.5)) == pytest.approx(0.6 + 0.7)
     # Beyond the margin nothing is gained.
-    assert float(real_loss(verdict(3.0), verdict(-3.0), None, 0.5)) == 0.0
-    mixed = real_loss(verdict(0.4), verdict(-0.3), verdict(1.0), 0.25)
+    assert float(judge_loss(verdict(3.0), verdict(-3.0), None, 0.5)) == 0.0
+    mixed = judge_loss(verdict(0.4), verdict(-0.3), verdict(1.0), 0.25)
     assert float(mixed) == pytest.approx(0.6 + 0.75 * 0.7 + 0.25 * 2.0)
     assert float(generator_loss(verdict(-0.3))) == pytest.approx(0.3)
 

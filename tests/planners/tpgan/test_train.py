@@ -9,12 +9,13 @@ import pytest
 torch = pytest.importorskip("torch", reason="training needs torch")
 pytest.importorskip("safetensors", reason="training needs safetensors")
 
-from trocar.planners.tpgan import checkpoint  # noqa: E402
 from trocar.planners.tpgan.network import NETWORK  # noqa: E402
-from trocar.planners.tpgan.run import state_path, train_network  # noqa: E402
-from trocar.planners.tpgan.settings import ARMS, NetworkSettings, TrainSettings  # noqa: E402
+from trocar.planners.tpgan.run import train_network  # noqa: E402
+from trocar.planners.tpgan.settings import ARMS, SCHEMA, NetworkSettings, TrainSettings  # noqa: E402
 from trocar.planners.tpgan.train import Trainer  # noqa: E402
 from trocar.runtime.errors import InvalidInput  # noqa: E402
+from trocar.training import checkpoint  # noqa: E402
+from trocar.training.run import state_path  # noqa: E402
 
 TINY = TrainSettings(
     epochs=4, batch_size=2, adversary_from=0.25, network=NetworkSettings((8, 16, 16)), seed=3
@@ -55,15 +56,17 @@ def test_it_learns_two_cases_by_heart(dataset):
 def test_a_run_that_was_killed_ends_as_one_that_was_not(dataset, tmp_path):
     data, whole, parts = dataset(5), tmp_path / "whole.safetensors", tmp_path / "parts.safetensors"
     watched = Silent()
-    train_network(data, TINY, {}, output=whole, watcher=watched)
+    train_network(Trainer(data, TINY), {}, output=whole, watcher=watched)
     with pytest.raises(KeyboardInterrupt):
-        train_network(data, TINY, {}, output=parts, watcher=Silent(stop_after=2))
+        train_network(Trainer(data, TINY), {}, output=parts, watcher=Silent(stop_after=2))
     assert not parts.exists()
     again = Silent()
-    train_network(data, TINY, {}, output=parts, watcher=again)
+    train_network(Trainer(data, TINY), {}, output=parts, watcher=again)
     assert again.went_on_after == 2
     assert len(again.epochs) == 2
-    first, second = (checkpoint.read_checkpoint(state_path(path))[0] for path in (whole, parts))
+    first, second = (
+        checkpoint.read_checkpoint(state_path(path), schema=SCHEMA)[0] for path in (whole, parts)
+    )
     assert first.keys() == second.keys()
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert any("judge_optimiser" in name for name in first)  # the adversary took part
@@ -110,14 +113,13 @@ def test_a_broken_checkpoint_is_refused_in_one_line(tmp_path, content):
     path = tmp_path / "net.safetensors"
     path.write_bytes(content)
     with pytest.raises(InvalidInput, match=r"checkpoint net\.safetensors: "):
-        checkpoint.read_checkpoint(path)
+        checkpoint.read_checkpoint(path, schema=SCHEMA)
 
 
 def test_a_network_comes_back_from_its_checkpoint(dataset, tmp_path):
     output = tmp_path / "net.safetensors"
     metadata = train_network(
-        dataset(2),
-        replace(TINY, epochs=1),
+        Trainer(dataset(2), replace(TINY, epochs=1)),
         {"data": "synthetic"},
         output=output,
         watcher=Silent(),
@@ -147,7 +149,7 @@ def test_tensors_of_another_width_do_not_fit(dataset, tmp_path):
     trainer = Trainer(dataset(2), TINY)
     path = tmp_path / "net.safetensors"
     facts = {"network": {"widths": [8, 16, 32], "feature_channels": 8, "noise_channels": 2}}
-    checkpoint.write_checkpoint(path, trainer.averaged.state_dict(), facts)
+    checkpoint.write_checkpoint(path, trainer.averaged.state_dict(), facts, schema=SCHEMA)
     with pytest.raises(InvalidInput, match="tensors do not fit the network"):
         NETWORK.load(path)
 
@@ -155,8 +157,7 @@ def test_tensors_of_another_width_do_not_fit(dataset, tmp_path):
 def test_a_log_for_tensorboard_is_written(dataset, tmp_path):
     pytest.importorskip("tensorboard", reason="the log needs tensorboard")
     train_network(
-        dataset(2),
-        replace(TINY, epochs=1),
+        Trainer(dataset(2), replace(TINY, epochs=1)),
         {},
         output=tmp_path / "net.safetensors",
         watcher=Silent(),

@@ -14,6 +14,7 @@ from trocar.runtime.server.address import Address, parse_address, prepare, relea
         ("localhost:0", Address("localhost", 0), "localhost:0", True),
         ("[::1]:8001", Address("::1", 8001), "[::1]:8001", True),
         ("0.0.0.0:8001", Address("0.0.0.0", 8001), "0.0.0.0:8001", False),
+        ("127.0.0.1.example.org:1", Address("127.0.0.1.example.org", 1), "127.0.0.1.example.org:1", False),
         ("unix:/run/t.sock", Address(path=Path("/run/t.sock")), "unix:/run/t.sock", True),
         ("unix:///run/t.sock", Address(path=Path("/run/t.sock")), "unix:/run/t.sock", True),
         ("unix:t.sock", Address(path=Path("t.sock")), "unix:t.sock", True),

@@ -16,7 +16,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from trocar.runtime.config import Config, ServerConfig
+from trocar.runtime.config import ClientsConfig, Config, ServerConfig
 from trocar.runtime.errors import InvalidInput
 from trocar.runtime.server.app import Server
 from trocar.runtime.server.services import ServiceContext
@@ -165,7 +165,7 @@ def test_a_small_message_that_inflates_over_the_limit(start: Start) -> None:
 
 
 def test_health_and_reflection(start: Start) -> None:
-    _, _, channel = start()
+    _, _, channel = start(reflection=True)
     assert _health(channel) == SERVING
     assert _health(channel, NAME) == SERVING
     assert _code(lambda: _health(channel, "no.such"))[0] is grpc.StatusCode.NOT_FOUND
@@ -175,8 +175,8 @@ def test_health_and_reflection(start: Start) -> None:
     assert {service.name for service in listed} >= {NAME, "grpc.health.v1.Health"}
 
 
-def test_reflection_can_be_off(start: Start) -> None:
-    _, _, channel = start(reflection=False)
+def test_reflection_is_off_unless_turned_on(start: Start) -> None:
+    _, _, channel = start()
     stub = reflection_pb2_grpc.ServerReflectionStub(channel)
     ask = reflection_pb2.ServerReflectionRequest(list_services="")
     assert (
@@ -249,7 +249,7 @@ def test_a_unix_socket_is_its_owners_alone_and_leaves_with_the_server(start: Sta
     server, _, channel = start(listen=f"unix:{path}")
     mode = path.stat().st_mode
     assert stat.S_ISSOCK(mode)
-    assert stat.S_IMODE(mode) & 0o077 == 0
+    assert stat.S_IMODE(mode) == 0o600
     assert _answer(channel)(b"hello", timeout=5) == b"hello"
     with pytest.raises(InvalidInput, match="another server answers there"):
         Server(Config(ServerConfig(listen=f"unix:{path}")), {})
@@ -267,3 +267,60 @@ def test_a_port_is_not_shared(start: Start) -> None:
 def test_a_table_for_a_service_that_is_not_there() -> None:
     with pytest.raises(InvalidInput, match=r"\[services\]: unknown key 'plannning'; known are echo"):
         Server(Config(ServerConfig(listen="127.0.0.1:0"), {"plannning": {}}), {"echo": Echo().add})
+
+
+def test_a_public_address_needs_tls_or_an_explicit_word() -> None:
+    """192.0.2.1 is nobody's (RFC 5737): what may be listened on fails one step later."""
+    public = {"listen": "192.0.2.1:8001"}
+    with pytest.raises(
+        InvalidInput, match=r"without TLS, where other machines can reach it: .* or --insecure"
+    ):
+        Server(Config(ServerConfig(**public)), {})
+    with pytest.raises(InvalidInput, match=r"cannot listen on 192\.0\.2\.1:8001: Cannot assign"):
+        Server(Config(ServerConfig(insecure=True, **public)), {})
+
+
+def test_too_often(start: Start) -> None:
+    _, _, channel = start(clients=ClientsConfig(requests_per_s=0.01, burst=3))
+    answer = _answer(channel)
+    for _ in range(3):
+        answer(b"x", timeout=5)
+    code, details = _code(lambda: answer(b"x", timeout=5))
+    assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert "try again in" in details
+    assert _code(lambda: list(channel.unary_stream(f"/{NAME}/Stream")(b"", timeout=5)))[0] is code
+    assert _health(channel) == SERVING
+
+
+def test_calls_that_send_nothing_make_room(start: Start) -> None:
+    """Of more half-sent calls than there are threads, the oldest end and whole requests are answered."""
+    _, _, channel = start(max_running=1, max_queued=0)
+    waits = threading.Event()
+
+    def nothing() -> Iterator[bytes]:
+        waits.wait()
+        return
+        yield
+
+    try:
+        late = channel.stream_unary(f"/{NAME}/Answer")
+        held = [late.future(nothing(), timeout=60) for _ in range(80)]
+        assert _answer(channel)(b"hello", timeout=10) == b"hello"
+        assert _health(channel) == SERVING
+        until = time.monotonic() + 10
+        while sum(call.done() for call in held) < 48 and time.monotonic() < until:
+            time.sleep(0.02)
+        ended = [call.code() for call in held if call.done()]
+        assert 48 <= len(ended) <= 50  # the two that were answered were on their way for a moment themselves
+        assert set(ended) == {grpc.StatusCode.CANCELLED}
+    finally:
+        waits.set()
+
+
+def test_a_call_without_its_request(start: Start) -> None:
+    _, _, channel = start()
+    empty = channel.stream_unary(f"/{NAME}/Answer")
+    assert _code(lambda: empty(iter(()), timeout=5)) == (
+        grpc.StatusCode.UNIMPLEMENTED,
+        f"expected one request of /{NAME}/Answer, got a call without any",
+    )

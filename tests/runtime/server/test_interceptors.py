@@ -9,6 +9,8 @@ DESIGN = {
     errors.InvalidInput: "INVALID_ARGUMENT",
     errors.ModelNotFound: "NOT_FOUND",
     errors.ManifestMismatch: "FAILED_PRECONDITION",
+    errors.Unauthenticated: "UNAUTHENTICATED",
+    errors.PermissionDenied: "PERMISSION_DENIED",
     errors.QueueFull: "RESOURCE_EXHAUSTED",
     errors.DeadlineExceeded: "DEADLINE_EXCEEDED",
     errors.DeviceError: "INTERNAL",

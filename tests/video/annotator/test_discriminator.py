@@ -4,11 +4,9 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="training needs torch")
 
+from trocar.training.judge import Verdict, generator_loss, judge_loss  # noqa: E402
 from trocar.video.annotator.discriminator import (  # noqa: E402
     Discriminator,
-    Verdict,
-    generator_loss,
-    judge_loss,
     matching_loss,
     softened,
 )

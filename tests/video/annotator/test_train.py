@@ -11,10 +11,11 @@ pytest.importorskip("safetensors", reason="training needs safetensors")
 import cv2  # noqa: E402
 
 from trocar.runtime.errors import InvalidInput  # noqa: E402
+from trocar.training.run import state_path  # noqa: E402
 from trocar.video.annotator.data import RendererSource, augmented, rendered  # noqa: E402
 from trocar.video.annotator.folder import FolderSource  # noqa: E402
 from trocar.video.annotator.network import NETWORK  # noqa: E402
-from trocar.video.annotator.run import state_path, train_network  # noqa: E402
+from trocar.video.annotator.run import train_network  # noqa: E402
 from trocar.video.annotator.settings import NetworkSettings, train_settings  # noqa: E402
 from trocar.video.annotator.train import Trainer  # noqa: E402
 from trocar.video.types import CLASSES  # noqa: E402

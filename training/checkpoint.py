@@ -12,21 +12,27 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from trocar.planners.files import write_file
 from trocar.runtime.errors import InvalidInput
+from trocar.runtime.files import write_file
 
-SCHEMA = "trocar.tpgan/1"
 _KEY = "trocar"
 
 
-def write_checkpoint(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-    """Write tensors and JSON facts as one file, which appears whole."""
+def write_checkpoint(
+    path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any], *, schema: str
+) -> None:
+    """Write tensors and JSON facts as one file, which appears whole.
+
+    Parameters
+    ----------
+    schema : whose checkpoint it is, such as `trocar.tpgan/1`.
+    """
     held = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    text = json.dumps({"schema": SCHEMA, **facts})
+    text = json.dumps({"schema": schema, **facts})
     write_file(path, save(held, metadata={_KEY: text}))
 
 
-def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def read_checkpoint(path: Path, *, schema: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read what `write_checkpoint` wrote.
 
     Raises
@@ -41,8 +47,8 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         facts = json.loads(text)
     except (OSError, ValueError, SafetensorError) as error:
         raise InvalidInput(f"checkpoint {path.name}: cannot be read: {error}") from None
-    if not isinstance(facts, dict) or facts.get("schema") != SCHEMA:
-        raise InvalidInput(f'checkpoint {path.name}: expected schema "{SCHEMA}" in its metadata')
+    if not isinstance(facts, dict) or facts.get("schema") != schema:
+        raise InvalidInput(f'checkpoint {path.name}: expected schema "{schema}" in its metadata')
     return tensors, facts
 
 

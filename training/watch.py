@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import rich.console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-_SHOWN = (("dice", "Dice"), ("bce", "BCE"), ("dose", "dose misfit"), ("variety", "variety"))
 
 
 class Console:
@@ -26,10 +24,15 @@ class Console:
         self._console.print(f"{total} {what}")
 
     @contextmanager
-    def training(self, epochs: int) -> Iterator[TrainingLines]:
-        """Show epochs and their figures."""
+    def training(self, epochs: int, shown: Sequence[tuple[str, str]]) -> Iterator[TrainingLines]:
+        """Show epochs and their figures.
+
+        Parameters
+        ----------
+        shown : of each epoch's validation figures, name and label of those that go in its line.
+        """
         with self._bar("training") as bar:
-            yield TrainingLines(bar, epochs)
+            yield TrainingLines(bar, epochs, shown)
 
     def _bar(self, text: str) -> Progress:
         return Progress(
@@ -44,10 +47,10 @@ class Console:
 
 
 class TrainingLines:
-    """Tells a run's progress; see `trocar.planners.tpgan.run.Watcher`."""
+    """Tells a run's progress; see `trocar.training.run.Watcher`."""
 
-    def __init__(self, bar: Progress, epochs: int) -> None:
-        self._bar, self._epochs, self._done = bar, epochs, 0
+    def __init__(self, bar: Progress, epochs: int, shown: Sequence[tuple[str, str]]) -> None:
+        self._bar, self._epochs, self._shown, self._done = bar, epochs, shown, 0
         self._task = bar.add_task("epochs", total=epochs)
 
     def resumed(self, epoch: int) -> None:
@@ -63,9 +66,8 @@ class TrainingLines:
     def epoch(self, number: int, figures: Mapping[str, float]) -> None:
         """Print an epoch's line."""
         self._done = number
-        shown = "  ".join(f"{label} {figures[f'validation/{name}']:.3f}" for name, label in _SHOWN)
-        self._bar.console.print(
-            f"epoch {number}/{self._epochs}  loss {figures['loss/total']:.3f}  {shown}  "
-            f"{figures['seconds']:.1f} s"
-        )
+        shown = "  ".join(f"{label} {figures[f'validation/{name}']:.3f}" for name, label in self._shown)
+        loss, seconds = figures["loss/total"], figures["seconds"]
+        line = f"epoch {number}/{self._epochs}  loss {loss:.3f}  {shown}  {seconds:.1f} s"
+        self._bar.console.print(line, soft_wrap=True)
         self._bar.update(self._task, completed=number)

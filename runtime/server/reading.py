@@ -1,0 +1,121 @@
+"""Requests that never come whole: a bounded number may be on the way, and the oldest make room.
+
+gRPC's threads wait for the first message of a call. A client that opens calls and sends no message would hold
+them all. A request that is on its way in earnest is not among the oldest for long.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import grpc
+
+from trocar.runtime.errors import Cancelled
+
+LOG = logging.getLogger("trocar.server")
+
+# Calls whose request may be on its way at once; beyond, those that wait longer than this make room.
+MOST, PATIENCE_S = 32, 0.25
+# How gRPC marks a method that answers later, from another thread: health's Watch.
+_LATER = ("experimental_non_blocking", "experimental_thread_pool")
+
+
+class Reading(grpc.ServerInterceptor):
+    """Bounds the calls whose first message has not come."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        # Method and time of each, oldest first.
+        self._waiting: dict[grpc.ServicerContext, tuple[str, float]] = {}
+        self._closed = False
+        threading.Thread(target=self._make_room, name="rpc-reading", daemon=True).start()
+
+    def close(self) -> None:
+        """Bound nothing any more."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+
+    def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], grpc.RpcMethodHandler[Any, Any] | None],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Any:
+        """Return the method's handler as one of a stream, whose first message is waited for here."""
+        handler: Any = continuation(handler_call_details)
+        if handler is None:
+            return None
+        sides = (handler.request_streaming, handler.response_streaming)
+        behaviour = getattr(handler, "_".join("stream" if streaming else "unary" for streaming in sides))
+        bounded = self._all if handler.request_streaming else self._one
+        make = grpc.stream_stream_rpc_method_handler
+        if not handler.response_streaming:
+            make = grpc.stream_unary_rpc_method_handler
+        return make(
+            bounded(handler_call_details.method, behaviour),
+            request_deserializer=handler.request_deserializer,
+            response_serializer=handler.response_serializer,
+        )
+
+    def _one(self, method: str, behaviour: Callable[..., Any]) -> Callable[..., Any]:
+        def call(messages: Iterator[Any], context: grpc.ServicerContext, *later: Any) -> Any:
+            try:
+                request = self._first(method, messages, context)
+            except StopIteration:
+                context.abort(
+                    grpc.StatusCode.UNIMPLEMENTED, f"expected one request of {method}, got a call without any"
+                )
+            return behaviour(request, context, *later)
+
+        for name in _LATER:
+            if hasattr(behaviour, name):
+                setattr(call, name, getattr(behaviour, name))
+        return call
+
+    def _all(self, method: str, behaviour: Callable[..., Any]) -> Callable[..., Any]:
+        def read(messages: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
+            try:
+                first = self._first(method, messages, context)
+            except StopIteration:
+                return
+            except grpc.RpcError:
+                raise Cancelled("the client went away") from None
+            yield first
+            yield from messages
+
+        def call(messages: Iterator[Any], context: grpc.ServicerContext) -> Any:
+            return behaviour(read(messages, context), context)
+
+        return call
+
+    def _first(self, method: str, messages: Iterator[Any], context: grpc.ServicerContext) -> Any:
+        with self._changed:
+            self._waiting[context] = method, time.monotonic()
+            if len(self._waiting) > MOST:
+                self._changed.notify()
+        try:
+            return next(messages)
+        finally:
+            with self._changed:
+                self._waiting.pop(context, None)
+
+    def _make_room(self) -> None:
+        """Cancel the oldest while there are too many, once they had a moment to come."""
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._closed or len(self._waiting) > MOST)
+                if self._closed:
+                    return
+                before = time.monotonic() - PATIENCE_S
+                oldest = list(self._waiting.items())[: len(self._waiting) - MOST]
+                late = {context: method for context, (method, since) in oldest if since < before}
+                for context in late:
+                    del self._waiting[context]
+            for context, method in late.items():
+                LOG.info("%s CANCELLED: its request did not come, and %d others wait", method, MOST)
+                context.cancel()
+            time.sleep(PATIENCE_S / 5)

@@ -1,0 +1,136 @@
+"""The files in deploy/ start the program that is here, with options that it has."""
+
+from __future__ import annotations
+
+import argparse
+import configparser
+import contextlib
+import json
+import re
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import time
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from trocar.runtime.config import parse_config
+from trocar.runtime.server.cli import COMMAND
+
+yaml = pytest.importorskip("yaml", reason="PyYAML is not installed (test extra)")
+
+DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
+UNIT = DEPLOY / "systemd" / "trocar.service"
+
+
+def unit_value(key: str) -> str:
+    parser = configparser.ConfigParser(strict=False, interpolation=None)
+    parser.optionxform = str  # type: ignore[assignment, method-assign]
+    parser.read(UNIT)
+    return parser["Service"][key]
+
+
+def manifest() -> list[dict[str, Any]]:
+    return list(yaml.safe_load_all((DEPLOY / "kserve" / "serving-runtime.yaml").read_text()))
+
+
+def docker_commands() -> list[list[str]]:
+    text = (DEPLOY / "docker" / "Dockerfile").read_text()
+    return [json.loads(found) for found in re.findall(r"^CMD (\[.*\])$", text, re.MULTILINE)]
+
+
+def test_every_command_line_is_one_that_trocar_takes() -> None:
+    container = manifest()[1]["spec"]["containers"][0]
+    commands = [shlex.split(unit_value("ExecStart"))[1:], container["args"], *docker_commands()]
+    assert len(commands) == 4
+    parser = argparse.ArgumentParser(exit_on_error=False)
+    COMMAND.configure(parser)
+    for verb, *options in commands:
+        assert verb == COMMAND.name
+        parser.parse_args(options)
+
+
+def test_the_manifests_configuration_is_one_that_the_server_takes() -> None:
+    text = manifest()[0]["data"]["trocar.toml"]
+    config = parse_config(tomllib.loads(text), where="trocar.toml")
+    assert config.server.services == "inference"
+
+
+def test_probes_and_ports_are_where_the_server_listens() -> None:
+    container = manifest()[1]["spec"]["containers"][0]
+    (port,) = (each["containerPort"] for each in container["ports"])
+    assert container["args"][container["args"].index("--listen") + 1].endswith(f":{port}")
+    assert container["readinessProbe"]["grpc"]["port"] == container["livenessProbe"]["grpc"]["port"] == port
+    assert container["livenessProbe"]["grpc"]["service"] == "inference.GRPCInferenceService"
+
+
+def test_what_the_image_copies_is_there() -> None:
+    text = (DEPLOY / "docker" / "Dockerfile").read_text()
+    copied = set(re.findall(r"^COPY (?!--)(\S+) ", text, re.MULTILINE))
+    assert copied == {".", "tools/healthy.py"}
+    assert (DEPLOY.parent / "tools" / "healthy.py").is_file()
+
+
+def test_systemd_accepts_the_unit_and_rates_it_safe(tmp_path: Path) -> None:
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("systemd-analyze is not here")
+    copy = tmp_path / "trocar.service"
+    copy.write_text(UNIT.read_text().replace("/opt/trocar/bin/trocar", "/bin/true"))
+    verified = subprocess.run(
+        ["systemd-analyze", "verify", "--recursive-errors=no", str(copy)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    ours = [line for line in verified.stderr.splitlines() if "trocar.service" in line]
+    assert ours == []
+    rated = subprocess.run(
+        ["systemd-analyze", "security", "--offline=true", "--threshold=25", str(copy)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert rated.returncode == 0, rated.stdout[-2000:]  # over 2.5 of 10 is exposed
+
+
+def _drained(manager: socket.socket) -> int:
+    """How many messages were waiting."""
+    manager.setblocking(False)
+    count = 0
+    with contextlib.suppress(BlockingIOError):
+        while manager.recv(200):
+            count += 1
+    return count
+
+
+def test_the_server_tells_its_manager_ready_alive_and_stopping(
+    start_server: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(30)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        monkeypatch.setenv("WATCHDOG_USEC", "500000")
+        server = start_server(listen=f"unix:{tmp_path}/s")
+        assert manager.recv(200).startswith(b"READY=1\nSTATUS=listening on unix:")
+        assert [manager.recv(200) for _ in range(3)] == [b"WATCHDOG=1"] * 3
+        server.process.send_signal(signal.SIGSTOP)  # hangs: no more beats
+        time.sleep(0.3)
+        _drained(manager)
+        time.sleep(1.0)
+        assert _drained(manager) == 0
+        server.process.send_signal(signal.SIGCONT)
+        manager.settimeout(30)
+        assert manager.recv(200) == b"WATCHDOG=1"
+        assert server.stop() == 0
+        last = b""
+        while not last.startswith(b"STOPPING=1"):
+            last = manager.recv(200)

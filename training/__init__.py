@@ -1,0 +1,1 @@
+"""What the conditional GANs here are trained with: checkpoints, steps, the run on disk, card tables."""
