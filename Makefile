@@ -18,7 +18,7 @@ export CMAKE_BUILD_PARALLEL_LEVEL ?= $(shell nproc 2>/dev/null || echo 2)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help env build demo test sanitize gpu bench figures testtrain testray check ruff types imports clang-format stubs-current pytest stubs dev picture clean
+.PHONY: help env build demo test dicomtools sanitize gpu bench figures testtrain testray check ruff types imports clang-format stubs-current pytest stubs dev picture clean
 say = @printf '==> %s\n' "$(1)"
 
 help: ## list the targets
@@ -28,7 +28,7 @@ help: ## list the targets
 demo: $(RUN) ## plan a phantom and annotate a clip over gRPC; show figures and pictures
 	@BIN=$(BIN) tools/demo.sh
 
-test: check pytest sanitize ## build and install the wheel, check it, test it
+test: dicomtools check pytest sanitize ## build and install the wheel, check it, test it
 
 build: $(WHEEL) ## build the wheel into build/wheel
 
@@ -49,6 +49,10 @@ testray: $(TOOLS) ## the tests of serving on a Ray cluster, which the ray extra 
 pytest: $(TOOLS)
 	$(call say,pytest: the installed wheel)
 	@$(BIN)/pytest
+
+dicomtools: ## what DICOM files are tested with, from apt where there is root; else those tests skip
+	$(call say,apt: dicom3tools dcmtk orthanc)
+	@tools/dicomtools.sh
 
 sanitize: $(TOOLS) $(SANITIZED) ## the kernels' tests with AddressSanitizer and UndefinedBehaviorSanitizer
 	$(call say,pytest: the kernels with sanitizers)

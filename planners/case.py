@@ -72,17 +72,20 @@ def case_from_bytes(
 ) -> Case:
     """Read a case file's bytes; what it is shows in its first bytes, not in its name."""
     require(len(data) > 0, "the case file is empty")
-    identity = None
+    dicom = data[:4] != b"NRRD" and is_dicom(data)
     if data[:4] == b"NRRD":
         found = read_segmentation(data, labels=labels)
-    elif is_dicom(data):
+    elif dicom:
         require(not labels, "--labels is for a label NRRD, this is DICOM")
         found = read_rtstruct(data)
-        identity = read_identity(data)
     else:
         raise InvalidInput(f"the case is neither NRRD nor DICOM: it begins with {data[:8]!r}")
     name = re.sub(r"(\.seg)?\.(nrrd|dcm)$", "", clean_name(filename_hint), flags=re.IGNORECASE)
-    return replace(_cast(found, name, hashlib.sha256(data).hexdigest(), roles), identity=identity)
+    case = _cast(found, name, hashlib.sha256(data).hexdigest(), roles)
+    if not dicom:
+        return case
+    contoured = {one.name for role, one in case.structures.items() if role not in case.derived}
+    return replace(case, identity=read_identity(data, contoured))
 
 
 def case_from_contours(
@@ -140,7 +143,7 @@ def complete_case(
         No target, or an empty structure.
     """
     parts = dict(structures)
-    notes = list(assumptions)
+    notes, derived = list(assumptions), {}
     require(bool({"ctv", "ptv"} & parts.keys()), "no target structure (prostate, CTV or PTV)")
     for part in parts.values():
         extent_mm(part)  # refuses an empty one
@@ -151,16 +154,18 @@ def complete_case(
         )
     if "ptv" not in parts:
         parts["ptv"] = expand(parts["ctv"], PTV_MARGINS_MM, name="PTV (derived)", role="ptv")
-        notes.append(
+        derived["ptv"] = (
             f"No PTV was contoured: the CTV ({slab_volume_cc(parts['ctv']):.1f} cc) was grown by 3 mm, 0 mm "
             f"posterior, to {slab_volume_cc(parts['ptv']):.1f} cc."
         )
+        notes.append(derived["ptv"])
     if "urethra" not in parts:
         parts["urethra"], x_mm, y_mm = _assumed_urethra(parts["ctv"])
-        notes.append(
+        derived["urethra"] = (
             f"No urethra was contoured: a straight tube of {ASSUMED_URETHRA_MM:g} mm diameter along z "
             f"through the CTV's centroid (x = {x_mm:.1f}, y = {y_mm:.1f} mm) was assumed."
         )
+        notes.append(derived["urethra"])
     if "rectum" not in parts:
         notes.append("No rectum was contoured: rectal dose was not checked.")
     if "bladder" not in parts:
@@ -172,7 +177,7 @@ def complete_case(
             f"The PTV ({ptv_cc:.1f} cc) is smaller than the CTV ({ctv_cc:.1f} cc); both were used as drawn."
         )
     ordered = {role: parts[role] for role in ROLES if role in parts}
-    return Case(name, ordered, tuple(notes), input_sha256, phantom_seed)
+    return Case(name, ordered, tuple(notes), input_sha256, phantom_seed, derived=derived)
 
 
 def _assumed_urethra(ctv: Structure) -> tuple[Structure, float, float]:

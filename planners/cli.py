@@ -6,9 +6,8 @@ import argparse
 import json
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +17,7 @@ from trocar.runtime.command import Command
 from trocar.runtime.errors import InvalidInput
 
 if TYPE_CHECKING:
+    from trocar.planners.io.dicom_send import Peer
     from trocar.planners.requests import CaseInput, Settings
 
 PLAN_EXAMPLES = """\
@@ -27,6 +27,8 @@ examples:
   trocar plan RTSTRUCT.dcm --role ctv=GTV_prostate       contours from a planning system
   trocar plan labels.nrrd --labels ctv=1,urethra=3
   trocar plan patient.seg.nrrd --server 127.0.0.1:8001 --budget-ms 2000 --json
+  trocar plan RTSTRUCT.dcm -o out/ --dicom               an RTPLAN, an RTDOSE, an RTSTRUCT of what was derived
+  trocar plan RTSTRUCT.dcm --send 10.0.0.5:11112 --aec PACS --aet TROCAR
 
 The same --moves, --seed and --chains give the same plan, in process and from a server.
 exit codes: 0 acceptable, 1 not acceptable (the findings say why), 2 bad input, 3 internal or no server
@@ -39,7 +41,8 @@ examples:
   trocar evaluate patient.seg.nrrd plan.json --dose-grid 0.5 -o out/
   trocar evaluate RTSTRUCT.dcm RTPLAN.dcm                permanent seeds of a planning system
   trocar evaluate RTSTRUCT.dcm RTPLAN.dcm --rtdose RTDOSE.dcm --source ir192-gammamedplus
-                                                         HDR: our dose against the planning system's own
+                                                         HDR: our dose against the planning system's own;
+                                                         with --server too
 
 exit codes: 0 acceptable, 1 not acceptable (the findings say why), 2 bad input, 3 internal or no server
 """
@@ -91,7 +94,7 @@ def _configure_plan(parser: argparse.ArgumentParser) -> None:
         help="a file of public keys: refuse a network that none signed",
     )
     options.add_run(parser)
-    parser.add_argument("--dicom", action="store_true", help="with -o: an RTPLAN and an RTDOSE too")
+    options.add_dicom(parser)
 
 
 def _run_plan(args: argparse.Namespace) -> int:
@@ -116,8 +119,14 @@ def _run_plan(args: argparse.Namespace) -> int:
     )
     if args.dicom and not args.output:
         raise InvalidInput("--dicom: expected -o DIR with it, got none")
-    artifacts = (OUTPUTS + DICOM_OUTPUTS * args.dicom) if args.output else ()
     access = access_of(args)
+    peer = options.peer_of(args)
+    if peer is not None:
+        from trocar.planners.io.dicom_send import check_peer
+
+        # A peer that is not there shall not cost a search.
+        check_peer(peer)
+    artifacts = OUTPUTS * bool(args.output) + DICOM_OUTPUTS * (args.dicom or peer is not None)
     with progress_bar("planning") as progress:
         if access is not None:
             from trocar.planners.servicer import client
@@ -139,7 +148,26 @@ def _run_plan(args: argparse.Namespace) -> int:
                     progress=progress,
                     stop=stop,
                 )
-    return _finish(args, *answer)
+    document, files = answer
+    code = _finish(args, document, files if args.dicom else _without(files, DICOM_OUTPUTS))
+    # What is computed is shown and written by now, whatever becomes of the sending.
+    if peer is not None:
+        _send(peer, {name: files[name] for name in DICOM_OUTPUTS if name in files})
+    return code
+
+
+def _without(files: Mapping[str, bytes], names: Sequence[str]) -> dict[str, bytes]:
+    return {name: content for name, content in files.items() if name not in names}
+
+
+def _send(peer: Peer, files: Mapping[str, bytes]) -> None:
+    from trocar.planners.io.dicom_send import send
+
+    def say(line: str) -> None:
+        print(line, file=sys.stderr)
+
+    for warning in send(peer, files, progress=say):
+        say(f"warning: {warning}")
 
 
 @contextmanager
@@ -217,27 +245,33 @@ def _run_evaluate(args: argparse.Namespace) -> int:
 def _run_against_rtdose(
     args: argparse.Namespace, case: CaseInput, settings: Settings, plan_file: bytes
 ) -> int:
-    from trocar.planners import local
     from trocar.planners.files import MAX_CASE_BYTES, read_bytes
-    from trocar.planners.stated import show_lines
+    from trocar.planners.show import progress_bar, show_stated
+    from trocar.runtime.channel import access_of
 
-    if args.server or args.output:
-        raise InvalidInput("--rtdose: expected neither --server nor --output with it, got one")
-    try:
-        treated = datetime.fromisoformat(args.treated) if args.treated else None
-    except ValueError as error:
-        raise InvalidInput(
-            f"--treated: expected a date such as 2026-01-31T12:00, got {args.treated!r}"
-        ) from error
-    if treated is not None and treated.tzinfo is not None:
-        raise InvalidInput("--treated: expected a local time, as DICOM has it, got one with a time zone")
+    for name in ("output", "protocol", "strength_u", "template", "planes"):
+        if getattr(args, name) is not None:
+            option = name.replace("_", "-")
+            raise InvalidInput(f"--{option}: expected none with --rtdose, whose plan has its own, got one")
     dose_file = read_bytes(args.rtdose, "rtdose", MAX_CASE_BYTES)
-    document = local.evaluate_rtdose(case, settings, plan_file, dose_file, treated=treated)
+    asked = {"treated": args.treated or ""}
+    access = access_of(args)
+    with progress_bar("evaluating"):
+        if access is not None:
+            from trocar.planners.servicer import client
+
+            document = client.evaluate_rtdose(
+                access, case, settings, plan_file, dose_file, timeout_s=args.timeout_s, **asked
+            )
+        else:
+            from trocar.planners import local
+
+            document = local.evaluate_rtdose(case, settings, plan_file, dose_file, **asked)
     if args.json:
         json.dump(document, sys.stdout, allow_nan=False)
         print()
     else:
-        print("\n".join(show_lines(document)))
+        show_stated(document)
     return 0 if document["validity"]["acceptable"] else 1
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 
 from trocar.planners.case import case_from_bytes, case_from_contours, load_case
@@ -21,15 +22,17 @@ from trocar.planners.dose.source import (
     source_keys,
 )
 from trocar.planners.geometry.lattice import check_planes, check_template
+from trocar.planners.io.named import clean_name
 from trocar.planners.io.plans import read_plan
-from trocar.planners.io.rtplan import read_rtplan
+from trocar.planners.io.rtplan import BrachyPlan, read_rtplan
 from trocar.planners.io.rtstruct import is_dicom
 from trocar.planners.pipeline import PlanRequest
 from trocar.planners.protocol import Protocol, load_protocol, parse_protocol, protocol_keys
 from trocar.planners.refine import require_chains
 from trocar.planners.requests import CaseInput, Search, Settings
+from trocar.planners.rtplan_check import named_source, rtplan_findings
 from trocar.planners.start_kinds import START_KINDS
-from trocar.planners.types import Case, Plan, require
+from trocar.planners.types import Case, Finding, Plan, require
 from trocar.runtime.errors import InvalidInput, ModelNotFound
 
 MAX_ALTERNATIVES = 8
@@ -109,9 +112,26 @@ def plan_request(settings: Settings, search: Search) -> PlanRequest:
     return replace(request, start=search.start or request.start)
 
 
-def evaluation(
-    settings: Settings, plan_file: bytes | Mapping[str, Any], *, index: int
-) -> tuple[Plan, PlanRequest]:
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """A plan that exists and how to evaluate it; `rtplan` is the DICOM file that it came from, if it did."""
+
+    plan: Plan
+    request: PlanRequest
+    rtplan: BrachyPlan | None
+
+    def findings(self, case: Case) -> tuple[Finding, ...]:
+        """What the plan's file says of itself, held against the case and the source.
+
+        Raises
+        ------
+        InvalidInput
+            They do not belong together; see `trocar.planners.rtplan_check`.
+        """
+        return rtplan_findings(case, self.rtplan, self.request.source) if self.rtplan else ()
+
+
+def evaluation(settings: Settings, plan_file: bytes | Mapping[str, Any], *, index: int) -> Evaluation:
     """Read a plan and the request to evaluate it under.
 
     Source, strength and prescription are those of the settings; where the settings leave one open,
@@ -124,9 +144,10 @@ def evaluation(
     index : which plan of a file with several.
     """
     protocol = _protocol(settings)
+    rtplan = read_rtplan(plan_file) if isinstance(plan_file, bytes) and is_dicom(plan_file) else None
     plan = (
-        read_rtplan(plan_file).seed_plan(settings.source or protocol.source)
-        if isinstance(plan_file, bytes) and is_dicom(plan_file)
+        rtplan.seed_plan(settings.source or named_source(rtplan.source) or protocol.source)
+        if rtplan
         else read_plan(
             plan_file,
             index=index,
@@ -150,22 +171,43 @@ def evaluation(
         strength_u=request.strength_u,
         prescription_gy=request.prescription_gy,
     )
-    return plan, request
+    return Evaluation(plan, request, rtplan)
 
 
-def hdr_source(name: str | None) -> SourceModel:
-    """Return an HDR source by its shipped name; a plan's own file does not say whose table it used.
+def hdr_source(settings: Settings) -> SourceModel:
+    """Return the HDR source of the settings; a plan's own file does not say whose table it used.
 
     Raises
     ------
     InvalidInput
         None was named, or it is not an HDR source.
     """
-    if name is None:
+    if settings.source is None and settings.source_json is None:
         raise InvalidInput("expected --source with an HDR plan, such as ir192-gammamedplus, got none")
-    source = load_source(name)
+    source = _source(settings, "")
     require(source.isotope == "Ir-192", f"--source: expected an Ir-192 source, got {source.key}")
     return source
+
+
+def treated_at(text: str) -> datetime | None:
+    """Read when a plan was treated; None where nothing was said.
+
+    Raises
+    ------
+    InvalidInput
+        Not a date and time, or one with a time zone.
+    """
+    try:
+        moment = datetime.fromisoformat(text) if text else None
+    except ValueError as error:
+        raise InvalidInput(
+            f"--treated: expected a date such as 2026-01-31T12:00, got {clean_name(text)!r}"
+        ) from error
+    require(
+        moment is None or moment.tzinfo is None,
+        "--treated: expected a local time, as DICOM has it, got one with a time zone",
+    )
+    return moment
 
 
 def check_dose_grid_mm(value: float) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -63,11 +62,13 @@ def evaluate(
     dose_grid_mm: float | None = None,
     artifacts: Sequence[str] = (),
 ) -> Answer:
-    """Prove a plan that exists: the content of a plan.json or a `*_seeds.json`."""
+    """Prove a plan that exists: the content of a plan.json, a `*_seeds.json` or an RT Plan."""
     grid_mm = intake.check_dose_grid_mm(1.0 if dose_grid_mm is None else dose_grid_mm)
-    seeds, request = intake.evaluation(settings, plan_file, index=index)
+    given = intake.evaluation(settings, plan_file, index=index)
     read, read_ms = intake.timed_case(case)
-    result = pipeline.evaluate_plan(read, seeds, request, dose_grid_mm=grid_mm, read_ms=read_ms)
+    result = pipeline.evaluate_plan(
+        read, given.plan, given.request, dose_grid_mm=grid_mm, read_ms=read_ms, more=given.findings(read)
+    )
     return _answer(result, artifacts)
 
 
@@ -77,9 +78,20 @@ def evaluate_rtdose(
     plan_file: bytes,
     dose_file: bytes,
     *,
-    treated: datetime | None = None,
+    treated: str = "",
 ) -> dict[str, Any]:
-    """Prove an HDR RT Plan against the RT Dose that came with it; see `trocar.planners.stated`."""
+    """Prove an HDR RT Plan against the RT Dose that came with it; see `trocar.planners.stated`.
+
+    Parameters
+    ----------
+    settings : source and prescription count; the rest is the plan's own.
+    treated : local date and time that the source decays to; empty for the plan's own.
+
+    Returns
+    -------
+    The `evaluate --rtdose --json` document.
+    """
+    source, moment = intake.hdr_source(settings), intake.treated_at(treated)
     if case.rtstruct is None:
         raise InvalidInput("expected a DICOM RTSTRUCT as the case of an RTDOSE, got another kind of case")
     plan, dose = read_rtplan(plan_file), read_rtdose(dose_file)
@@ -88,9 +100,9 @@ def evaluate_rtdose(
         read_identity(case.rtstruct),
         plan,
         dose,
-        intake.hdr_source(settings.source),
+        source,
         prescription_gy=settings.prescription_gy,
-        treated=treated,
+        treated=moment,
     )
 
 

@@ -11,6 +11,7 @@ from trocar.runtime.channel import add_access
 from trocar.runtime.errors import InvalidInput
 
 if TYPE_CHECKING:
+    from trocar.planners.io.dicom_send import Peer
     from trocar.planners.requests import CaseInput, Settings
     from trocar.planners.types import Planes, Template
 
@@ -76,6 +77,48 @@ def add_run(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help="write plan.json, dose.nrrd, dvh.png, plan.png and report.html",
     )
+
+
+def add_dicom(parser: argparse.ArgumentParser) -> None:
+    """DICOM files, and where to send them."""
+    group = parser.add_argument_group(
+        "DICOM",
+        "unapproved, with the findings in the plan's description, also where they failed; "
+        "--send travels unencrypted, as DICOM does by default",
+    )
+    group.add_argument(
+        "--dicom",
+        action="store_true",
+        help="with -o: plan.dcm (RTPLAN), dose.dcm (RTDOSE) and, where structures were derived or the case "
+        "is no DICOM, structures.dcm (RTSTRUCT) too",
+    )
+    group.add_argument(
+        "--send",
+        metavar="HOST:PORT",
+        help="store them at this DICOM node (C-STORE); it is asked with a C-ECHO before the search",
+    )
+    group.add_argument(
+        "--aet", metavar="AET", default="TROCAR", help="with --send: our AE title (%(default)s)"
+    )
+    group.add_argument(
+        "--aec", metavar="AET", default="ANY-SCP", help="with --send: the node's AE title (%(default)s)"
+    )
+    group.add_argument(
+        "--send-timeout-s",
+        metavar="S",
+        type=float,
+        default=60.0,
+        help="with --send: the asking, and the storing, may each take so long (%(default)g)",
+    )
+
+
+def peer_of(args: argparse.Namespace) -> Peer | None:
+    """Read whom to send to, if anyone."""
+    if args.send is None:
+        return None
+    from trocar.planners.io.dicom_send import parse_peer
+
+    return parse_peer(args.send, called=args.aec, calling=args.aet, timeout_s=args.send_timeout_s)
 
 
 def check_run(args: argparse.Namespace) -> None:

@@ -220,12 +220,14 @@ def evaluate_plan(
     *,
     dose_grid_mm: float = 1.0,
     read_ms: float = 0.0,
+    more: tuple[Finding, ...] = (),
 ) -> PlanResult:
     """Dose, DVH and validity of a plan that exists, computed anew from its seeds.
 
     Parameters
     ----------
     dose_grid_mm : voxel of the evaluation grid.
+    more : what else was found while reading the plan.
     """
     request.protocol.require_sane(strength_u=plan.strength_u, prescription_gy=plan.prescription_gy)
     watch = Stopwatch()
@@ -237,7 +239,8 @@ def evaluate_plan(
         )
         volumes = anatomy(case, evaluation_grid(case, lattice, spacing_mm=dose_grid_mm))
     case = replace(case, assumptions=(*case.assumptions, *assumed))
-    return _proven(case, plan, volumes, engine, request, watch, _provenance(case, request), read_ms)
+    record = _provenance(case, request)
+    return _proven(case, plan, volumes, engine, request, watch, record, read_ms, more)
 
 
 def _proven(

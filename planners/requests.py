@@ -10,8 +10,9 @@ from trocar.planners.types import Float64Array, Planes, Template
 DEFAULT_PROTOCOL = "ldr-i125-145"
 # What `-o` writes.
 OUTPUTS = ("plan.json", "dose.nrrd", "dvh.png", "plan.png", "report.html")
-# What `--dicom` adds.
-DICOM_OUTPUTS = ("plan.dcm", "dose.dcm")
+# What `--dicom` adds and `--send` sends: what is referred to before what refers to it. The first is there
+# only where structures were derived, or the input is no DICOM.
+DICOM_OUTPUTS = ("structures.dcm", "plan.dcm", "dose.dcm")
 
 ContourStack = Sequence[tuple[float, Float64Array]]
 

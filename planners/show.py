@@ -165,6 +165,31 @@ def _figure(value: float | str) -> str:
     return value if isinstance(value, str) else f"{value:.4g}"
 
 
+def show_stated(document: Mapping[str, Any]) -> None:
+    """Print how an HDR plan's dose compares with the one that came with it."""
+    print("\n".join(_stated_lines(document)))
+
+
+def _stated_lines(document: Mapping[str, Any]) -> Iterator[str]:
+    plan, found = document["plan"], document["comparison"]
+    yield (
+        f"{plan['label']}: {plan['dwells']} dwells in {plan['channels']} channels, {plan['time_s']:.1f} s, "
+        f"{plan['source']} of {plan['strength_u']:g} U, {plan['prescription_gy']:g} Gy prescribed"
+    )
+    yield (
+        f"dose against the stated one at {found['points']} voxels: median {found['median_pct']:+.2f} %, "
+        f"5 to 95 % {found['p5_pct']:+.2f} to {found['p95_pct']:+.2f} %"
+    )
+    for one in document["stated_dvhs"]:
+        name = " without ".join([one["role"], *one["without"]])
+        for metric, value in one["stated"].items():
+            yield f"  {name:24} {metric:10} {one['computed'][metric]:9.2f}   stated {value:9.2f}"
+    for finding in document["validity"]["findings"]:
+        measured = finding["measured"]
+        shown = f"{measured:.3g} {finding['unit']}" if isinstance(measured, float) else measured
+        yield f"{finding['severity']:5} {finding['rule']}: {shown}"
+
+
 def case_document(case: Case) -> dict[str, Any]:
     """Return what there is to say of a case, as plain JSON types."""
     return {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -276,24 +276,3 @@ def _findings(
     for assumption in case.assumptions:
         yield Finding("assumption", assumption, "", "", "note", case.name)
     yield Finding("intended_use", INTENDED_USE, "", "", "note", "trocar")
-
-
-def show_lines(document: Mapping[str, Any]) -> Iterator[str]:
-    """Say the document in lines for a terminal."""
-    plan, found = document["plan"], document["comparison"]
-    yield (
-        f"{plan['label']}: {plan['dwells']} dwells in {plan['channels']} channels, {plan['time_s']:.1f} s, "
-        f"{plan['source']} of {plan['strength_u']:g} U, {plan['prescription_gy']:g} Gy prescribed"
-    )
-    yield (
-        f"dose against the stated one at {found['points']} voxels: median {found['median_pct']:+.2f} %, "
-        f"5 to 95 % {found['p5_pct']:+.2f} to {found['p95_pct']:+.2f} %"
-    )
-    for one in document["stated_dvhs"]:
-        name = " without ".join([one["role"], *one["without"]])
-        for metric, value in one["stated"].items():
-            yield f"  {name:24} {metric:10} {one['computed'][metric]:9.2f}   stated {value:9.2f}"
-    for finding in document["validity"]["findings"]:
-        measured = finding["measured"]
-        shown = f"{measured:.3g} {finding['unit']}" if isinstance(measured, float) else measured
-        yield f"{finding['severity']:5} {finding['rule']}: {shown}"

@@ -72,10 +72,23 @@ class Structure:
 
 
 @dataclass(frozen=True, slots=True)
+class ImageSeries:
+    """A series of images that a structure set refers to: (SOP class, SOP instance) of each image.
+
+    `study` is the SOP class and instance by which the set refers to their study.
+    """
+
+    study: tuple[str, str]
+    series_uid: str
+    images: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Identity:
     """Whose a DICOM structure set is, as it says; what it leaves out is empty.
 
-    `roi_names` maps ROI numbers to names.
+    `roi_names` maps ROI numbers to names; `series` are the images of its frame of reference, and `image_at`
+    maps the z (mm) of a plane with a contour to the image that the contour refers to.
     """
 
     sop_uid: str
@@ -87,13 +100,16 @@ class Identity:
     birth_date: str
     sex: str
     roi_names: Mapping[int, str]
+    series: tuple[ImageSeries, ...] = ()
+    image_at: Mapping[float, tuple[str, str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
     """A patient or phantom: structures by role, and what was assumed while reading them.
 
-    `identity` is that of the DICOM file it came from.
+    `identity` is that of the DICOM file it came from; `derived` says of each role that nobody contoured how
+    its structure was made.
     """
 
     name: str
@@ -102,6 +118,7 @@ class Case:
     input_sha256: str = ""
     phantom_seed: int | None = None
     identity: Identity | None = None
+    derived: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

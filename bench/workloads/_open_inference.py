@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
+from trocar.bench.workloads._serving import connection
 from trocar.inference_v2 import open_inference_pb2 as pb
 from trocar.runtime.errors import Unavailable
 
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     Array = npt.NDArray[Any]
 
 _SERVICE = "/inference.GRPCInferenceService/"
-_OPTIONS = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1))
 _TIMEOUT_S = 60.0
 DATATYPES = {
     "bool": "BOOL",
@@ -40,8 +40,7 @@ class Client:
     """A connection of its own to a server: no other client's requests share it."""
 
     def __init__(self, target: str) -> None:
-        options = (*_OPTIONS, ("grpc.use_local_subchannel_pool", 1))
-        self._channel = grpc.insecure_channel(target, options=options)
+        self._channel = connection(target)
         self._target = target
 
     def close(self) -> None:

@@ -10,8 +10,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from trocar.runtime.errors import Unavailable
+
+if TYPE_CHECKING:
+    import grpc
 
 _LEAVE_S = 30.0
 
@@ -22,6 +26,14 @@ class Serving:
 
     target: str
     process: int
+
+
+def connection(target: str) -> grpc.Channel:
+    """A connection of its own: gRPC would let channels to one server share one."""
+    import grpc
+
+    sizes = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1))
+    return grpc.insecure_channel(target, options=(*sizes, ("grpc.use_local_subchannel_pool", 1)))
 
 
 @contextmanager

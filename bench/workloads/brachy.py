@@ -136,15 +136,11 @@ def _over_grpc(
     stack: ExitStack, target: str, request: Any, kept: Callable[[Mapping[str, Any]], None]
 ) -> Call:
     """A call on a connection that stays, as a planning system's client has."""
-    import grpc
-
+    from trocar.bench.workloads._serving import connection
     from trocar.planners.servicer import messages
-    from trocar.planners.servicer.client import CHANNEL_OPTIONS
     from trocar.v1 import planning_pb2_grpc
 
-    options = (*CHANNEL_OPTIONS, ("grpc.use_local_subchannel_pool", 1))
-    channel = stack.enter_context(grpc.insecure_channel(target, options=options))
-    stub = planning_pb2_grpc.PlanningServiceStub(channel)
+    stub = planning_pb2_grpc.PlanningServiceStub(stack.enter_context(connection(target)))
     return lambda: kept(messages.read_reply(stub.Plan(request, timeout=60.0), ())[0])
 
 

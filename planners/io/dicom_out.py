@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
-import json
 from datetime import datetime
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -12,46 +9,42 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trocar.planners.io.dicom import RT_DOSE, RT_PLAN
-from trocar.planners.io.plans import plan_document
-from trocar.planners.io.rtstruct import RT_STRUCTURE_SET
+from trocar.planners.io.dicom_write import (
+    add_decimals,
+    created_at,
+    decimal,
+    encoded,
+    header,
+    input_structure_set,
+    item,
+    own_uid,
+    reference,
+    structure_set,
+)
+from trocar.planners.io.rtstruct_out import written_structures
 from trocar.planners.types import Needle
 
 if TYPE_CHECKING:
     from trocar.planners.dose.source import SourceModel
     from trocar.planners.pipeline import PlanResult
 
-EXPLICIT_LITTLE = "1.2.840.10008.1.2.1"
-# Derived from a UUID (PS3.5 B.2): the digest's first 128 bits, so that equal plans have equal UIDs.
-UUID_ROOT = "2.25."
 MAX_DESCRIPTION = 1024
 DVH_POINTS = 500
 # The usual implant needle: a length is required, and no plan says one.
 NEEDLE_MM = "200"
 
 
-def decimal(value: float) -> str:
-    """Give a figure as a decimal string: at most 16 characters, as many digits as fit."""
-    for digits in range(16, 0, -1):
-        text = f"{value:.{digits}g}"
-        if len(text) <= 16:
-            return text
-    raise AssertionError(f"no decimal string for {value}")
-
-
 def rtplan_bytes(result: PlanResult) -> bytes:
     """Encode the plan: permanent seeds, a channel a needle, two control points a seed; never approved."""
     plan, source = result.plan, result.source
-    dataset, created = _dataset(result, RT_PLAN, "RTPLAN", "plan")
-    identity = result.case.identity
+    dataset, created = header(result, RT_PLAN, "RTPLAN", "plan"), created_at(result)
     dataset.RTPlanLabel = "trocar"
     dataset.RTPlanDescription = _description(result)
     dataset.RTPlanDate, dataset.RTPlanTime = f"{created:%Y%m%d}", f"{created:%H%M%S}"
-    # PATIENT needs a structure set to refer to.
-    dataset.RTPlanGeometry = "PATIENT" if identity and identity.sop_uid else "TREATMENT_DEVICE"
-    if identity and identity.sop_uid:
-        dataset.ReferencedStructureSetSequence = [_reference(RT_STRUCTURE_SET, identity.sop_uid)]
+    dataset.RTPlanGeometry = "PATIENT"
+    dataset.ReferencedStructureSetSequence = [structure_set(result)]
     dataset.DoseReferenceSequence = [
-        _item(
+        item(
             DoseReferenceNumber=1,
             DoseReferenceStructureType="SITE",
             DoseReferenceDescription="CTV",
@@ -60,21 +53,21 @@ def rtplan_bytes(result: PlanResult) -> bytes:
         )
     ]
     dataset.FractionGroupSequence = [
-        _item(
+        item(
             FractionGroupNumber=1,
             NumberOfFractionsPlanned=1,
             NumberOfBeams=0,
             NumberOfBrachyApplicationSetups=1,
-            ReferencedBrachyApplicationSetupSequence=[_item(ReferencedBrachyApplicationSetupNumber=1)],
+            ReferencedBrachyApplicationSetupSequence=[item(ReferencedBrachyApplicationSetupNumber=1)],
         )
     ]
     dataset.BrachyTreatmentTechnique = "INTERSTITIAL"
     dataset.BrachyTreatmentType = "PERMANENT"
-    dataset.TreatmentMachineSequence = [_item(TreatmentMachineName="")]
+    dataset.TreatmentMachineSequence = [item(TreatmentMachineName="")]
     dataset.SourceSequence = [_source(source, plan.strength_u, created)]
     needles = [needle for needle in plan.needles if needle.seeds_z_mm]
     dataset.ApplicationSetupSequence = [
-        _item(
+        item(
             ApplicationSetupType="PERINEAL",
             ApplicationSetupNumber=1,
             TemplateNumber=1,
@@ -85,13 +78,13 @@ def rtplan_bytes(result: PlanResult) -> bytes:
         )
     ]
     dataset.ApprovalStatus = "UNAPPROVED"
-    return _encoded(dataset)
+    return encoded(dataset)
 
 
 def rtdose_bytes(result: PlanResult) -> bytes:
     """Encode the dose: 16 bits, Gy, on its own grid, with the cumulative DVHs where ROIs have numbers."""
     grid = result.anatomy.grid
-    dataset, _ = _dataset(result, RT_DOSE, "RTDOSE", "dose")
+    dataset = header(result, RT_DOSE, "RTDOSE", "dose")
     dataset.ImagePositionPatient = [decimal(value) for value in grid.origin_xyz_mm]
     dataset.ImageOrientationPatient = ["1", "0", "0", "0", "1", "0"]
     dz, dy, dx = grid.spacing_zyx_mm
@@ -111,20 +104,19 @@ def rtdose_bytes(result: PlanResult) -> bytes:
     dataset.DoseGridScaling = scaling
     dataset.PixelData = np.minimum(pixels, 65_535).astype("<u2").tobytes()
     dataset["PixelData"].VR = "OW"
-    dataset.ReferencedRTPlanSequence = [_reference(RT_PLAN, _uid(result, "plan"))]
-    identity = result.case.identity
-    if identity and identity.sop_uid:
-        curves = list(_dvhs(result))
-        if curves:
-            dataset.ReferencedStructureSetSequence = [_reference(RT_STRUCTURE_SET, identity.sop_uid)]
-            dataset.DVHSequence = curves
-    return _encoded(dataset)
+    dataset.ReferencedRTPlanSequence = [reference(RT_PLAN, own_uid(result, "plan"))]
+    curves = list(_dvhs(result))
+    if curves:
+        dataset.ReferencedStructureSetSequence = [structure_set(result)]
+        dataset.DVHSequence = curves
+    return encoded(dataset)
 
 
 def _dvhs(result: PlanResult) -> Any:
-    """The DVHs of contoured structures; what was derived has no number to refer to."""
-    identity = result.case.identity
-    numbers = {name: number for number, name in identity.roi_names.items()} if identity else {}
+    """The DVHs of structures in the set that is referred to: an input's does not have the derived ones."""
+    given = input_structure_set(result)
+    names = given.roi_names if given else {n: one.name for n, one in written_structures(result).items()}
+    numbers = {name: number for number, name in names.items()}
     for role, curve in result.dvhs.items():
         number = numbers.get(result.case.structures[role].name)
         if number is None:
@@ -133,23 +125,24 @@ def _dvhs(result: PlanResult) -> Any:
         data: list[str] = []
         for index in range(DVH_POINTS):
             data += [decimal(step_gy), decimal(curve.v_cc(index * step_gy))]
-        yield _item(
-            DVHReferencedROISequence=[_item(ReferencedROINumber=number, DVHROIContributionType="INCLUDED")],
+        made = item(
+            DVHReferencedROISequence=[item(ReferencedROINumber=number, DVHROIContributionType="INCLUDED")],
             DVHType="CUMULATIVE",
             DoseUnits="GY",
             DoseType="PHYSICAL",
             DVHDoseScaling="1",
             DVHVolumeUnits="CM3",
             DVHNumberOfBins=DVH_POINTS,
-            DVHData=data,
             DVHMinimumDose=decimal(curve.min_gy),
             DVHMaximumDose=decimal(curve.max_gy),
             DVHMeanDose=decimal(curve.mean_gy),
         )
+        add_decimals(made, "DVHData", data)
+        yield made
 
 
 def _source(source: SourceModel, strength_u: float, created: datetime) -> Any:
-    return _item(
+    return item(
         SourceNumber=1,
         SourceType="LINE",
         SourceManufacturer="",
@@ -175,7 +168,7 @@ def _channel(number: int, needle: Needle) -> Any:
     for index in range(2 * len(seeds)):
         z = seeds[index // 2]
         points.append(
-            _item(
+            item(
                 ControlPointIndex=index,
                 ControlPointRelativePosition=decimal(seeds[0] - z),
                 ControlPoint3DPosition=[decimal(value) for value in (needle.x_mm, needle.y_mm, z)],
@@ -183,7 +176,7 @@ def _channel(number: int, needle: Needle) -> Any:
                 ControlPointOrientation=[0.0, 0.0, 1.0],
             )
         )
-    return _item(
+    return item(
         ChannelNumber=number,
         ChannelLength="",
         TransferTubeNumber="",
@@ -214,75 +207,3 @@ def _description(result: PlanResult) -> str:
         parts.append(f"{one.severity} {one.rule}: {measured}{limit}.")
     text = " ".join(" ".join(parts).split()).encode("ascii", "replace").decode()
     return text if len(text) <= MAX_DESCRIPTION else text[: MAX_DESCRIPTION - 3] + "..."
-
-
-def _dataset(result: PlanResult, sop_class: str, modality: str, what: str) -> tuple[Any, datetime]:
-    identity = result.case.identity
-    created = datetime.fromisoformat(str(result.provenance["created"]))
-    dataset = _item(
-        SpecificCharacterSet="ISO_IR 192",
-        SOPClassUID=sop_class,
-        SOPInstanceUID=_uid(result, what),
-        Modality=modality,
-        PatientName=identity.patient_name if identity else "",
-        PatientID=identity.patient_id if identity else _marked_id(result),
-        PatientBirthDate=identity.birth_date if identity else "",
-        PatientSex=identity.sex if identity else "",
-        StudyInstanceUID=(identity.study_uid if identity else "") or _uid(result, "study"),
-        SeriesInstanceUID=_uid(result, f"{what} series"),
-        FrameOfReferenceUID=(identity.frame_uid if identity else "") or _uid(result, "frame"),
-        StudyDate="",
-        StudyTime="",
-        StudyID="",
-        AccessionNumber="",
-        ReferringPhysicianName="",
-        SeriesNumber="",
-        OperatorsName="",
-        PositionReferenceIndicator="",
-        Manufacturer="trocar",
-        ManufacturerModelName="trocar, research software",
-        SoftwareVersions=version("trocar"),
-        InstanceCreationDate=f"{created:%Y%m%d}",
-        InstanceCreationTime=f"{created:%H%M%S}",
-    )
-    return dataset, created
-
-
-def _marked_id(result: PlanResult) -> str:
-    """An ID for a case without one, which says where it comes from."""
-    seed = result.case.phantom_seed
-    return f"TROCAR-{result.case.input_sha256[:12]}" if seed is None else f"TROCAR-PHANTOM-{seed}"
-
-
-def _uid(result: PlanResult, what: str) -> str:
-    """A UID of this plan and purpose; study and frame are the case's."""
-    own = {"case": result.case.input_sha256, "name": result.case.name, "what": what}
-    if what not in ("study", "frame"):
-        own["plan"] = json.dumps(plan_document(result.plan), sort_keys=True)
-    digest = hashlib.sha256(json.dumps(own, sort_keys=True).encode()).digest()
-    return UUID_ROOT + str(int.from_bytes(digest[:16], "big"))
-
-
-def _reference(sop_class: str, uid: str) -> Any:
-    return _item(ReferencedSOPClassUID=sop_class, ReferencedSOPInstanceUID=uid)
-
-
-def _item(**fields: Any) -> Any:
-    from pydicom.dataset import Dataset
-
-    item = Dataset()
-    for name, value in fields.items():
-        setattr(item, name, value)
-    return item
-
-
-def _encoded(dataset: Any) -> bytes:
-    from pydicom.dataset import FileMetaDataset
-
-    dataset.file_meta = FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = EXPLICIT_LITTLE
-    dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID
-    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
-    stream = io.BytesIO()
-    dataset.save_as(stream, enforce_file_format=True)
-    return stream.getvalue()

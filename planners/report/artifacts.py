@@ -15,11 +15,14 @@ from trocar.runtime.errors import InvalidInput
 if TYPE_CHECKING:
     from trocar.planners.pipeline import PlanResult
 
+# What was rendered before.
+Rendered = dict[str, "bytes | None"]
+
 # What the drawings need (matplotlib) takes half a second to import: each renderer imports its own.
 
 
 def render_artifacts(result: PlanResult, names: Iterable[str]) -> dict[str, bytes]:
-    """Return the named files of a plan, in the order asked.
+    """Return the named files of a plan, in the order asked; one that has nothing to hold is left out.
 
     Parameters
     ----------
@@ -35,11 +38,11 @@ def render_artifacts(result: PlanResult, names: Iterable[str]) -> dict[str, byte
     for name in wanted:
         if name not in ARTIFACTS:
             raise InvalidInput(f"expected artifacts out of {', '.join(ARTIFACTS)}, got {name!r}")
-    files: dict[str, bytes] = {}
+    files: dict[str, bytes | None] = {}
     # The report shows the DVH, so it comes last and takes the picture that is there.
     for name in sorted(wanted, key=lambda name: name == "report.html"):
         files[name] = ARTIFACTS[name](result, files)
-    return {name: files[name] for name in wanted}
+    return {name: content for name in wanted if (content := files[name]) is not None}
 
 
 def dose_nrrd(dose_gy: Float32Array, grid: Grid) -> bytes:
@@ -70,52 +73,59 @@ def dose_nrrd(dose_gy: Float32Array, grid: Grid) -> bytes:
     return stream.getvalue()
 
 
-def _plan_json(result: PlanResult, _: dict[str, bytes]) -> bytes:
+def _plan_json(result: PlanResult, _: Rendered) -> bytes:
     from trocar.planners.io.plans import plan_document
 
     return (json.dumps(plan_document(result.plan), indent=2, allow_nan=False) + "\n").encode()
 
 
-def _dose_nrrd(result: PlanResult, _: dict[str, bytes]) -> bytes:
+def _dose_nrrd(result: PlanResult, _: Rendered) -> bytes:
     return dose_nrrd(result.dose_gy, result.anatomy.grid)
 
 
-def _dvh_png(result: PlanResult, _: dict[str, bytes]) -> bytes:
+def _dvh_png(result: PlanResult, _: Rendered) -> bytes:
     from trocar.planners.report.figures import dvh_png
 
     return dvh_png(result)
 
 
-def _plan_png(result: PlanResult, _: dict[str, bytes]) -> bytes:
+def _plan_png(result: PlanResult, _: Rendered) -> bytes:
     from trocar.planners.report.figures import plan_png
 
     return plan_png(result)
 
 
-def _report_html(result: PlanResult, files: dict[str, bytes]) -> bytes:
+def _report_html(result: PlanResult, files: Rendered) -> bytes:
     from trocar.planners.report.page import report_html
 
     return report_html(result, files.get("dvh.png") or _dvh_png(result, files))
 
 
-def _plan_dcm(result: PlanResult, _: dict[str, bytes]) -> bytes:
+def _structures_dcm(result: PlanResult, _: Rendered) -> bytes | None:
+    from trocar.planners.io.rtstruct_out import rtstruct_bytes
+
+    return rtstruct_bytes(result)
+
+
+def _plan_dcm(result: PlanResult, _: Rendered) -> bytes:
     from trocar.planners.io.dicom_out import rtplan_bytes
 
     return rtplan_bytes(result)
 
 
-def _dose_dcm(result: PlanResult, _: dict[str, bytes]) -> bytes:
+def _dose_dcm(result: PlanResult, _: Rendered) -> bytes:
     from trocar.planners.io.dicom_out import rtdose_bytes
 
     return rtdose_bytes(result)
 
 
-ARTIFACTS: dict[str, Callable[[PlanResult, dict[str, bytes]], bytes]] = {
+ARTIFACTS: dict[str, Callable[[PlanResult, Rendered], bytes | None]] = {
     "plan.json": _plan_json,
     "dose.nrrd": _dose_nrrd,
     "dvh.png": _dvh_png,
     "plan.png": _plan_png,
     "report.html": _report_html,
+    "structures.dcm": _structures_dcm,
     "plan.dcm": _plan_dcm,
     "dose.dcm": _dose_dcm,
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
 
@@ -15,6 +15,7 @@ from trocar.runtime.server.interceptors import error_of
 from trocar.v1 import planning_pb2, planning_pb2_grpc
 
 Answer = tuple[dict[str, Any], dict[str, bytes]]
+Reply = TypeVar("Reply")
 
 
 def plan(
@@ -49,7 +50,8 @@ def plan(
         search=messages.search_message(search),
         artifacts=artifacts,
     )
-    return _call(server, lambda stub: stub.Plan(request, timeout=timeout_s), artifacts)
+    reply = _call(server, lambda stub: stub.Plan(request, timeout=timeout_s))
+    return messages.read_reply(reply, artifacts)
 
 
 def evaluate(
@@ -72,21 +74,32 @@ def evaluate(
         dose_grid_mm=dose_grid_mm,
         artifacts=artifacts,
     )
-    return _call(server, lambda stub: stub.Evaluate(request, timeout=timeout_s), artifacts)
+    reply = _call(server, lambda stub: stub.Evaluate(request, timeout=timeout_s))
+    return messages.read_reply(reply, artifacts)
 
 
-def _call(
+def evaluate_rtdose(
     server: Access,
-    call: Callable[[planning_pb2_grpc.PlanningServiceStub], planning_pb2.PlanReply],
-    artifacts: Sequence[str],
-) -> Answer:
+    case: CaseInput,
+    settings: Settings,
+    plan_file: bytes,
+    dose_file: bytes,
+    *,
+    treated: str = "",
+    timeout_s: float | None = None,
+) -> dict[str, Any]:
+    """Call `PlanningService.EvaluateDose`; as `trocar.planners.local.evaluate_rtdose`."""
+    request = messages.dose_message(case, settings, plan_file, dose_file, treated)
+    return messages.document_of(_call(server, lambda stub: stub.EvaluateDose(request, timeout=timeout_s)))
+
+
+def _call(server: Access, call: Callable[[planning_pb2_grpc.PlanningServiceStub], Reply]) -> Reply:
     with open_channel(server) as channel:
         try:
-            reply = call(planning_pb2_grpc.PlanningServiceStub(channel))
+            return call(planning_pb2_grpc.PlanningServiceStub(channel))
         except grpc.RpcError as error:
             code, details = error.code(), error.details() or ""
             raised = error_of(code, details)
             if isinstance(raised, Unavailable):
                 raised = Unavailable(f"no server at {server.address}: {details}")
             raise raised from error
-    return messages.read_reply(reply, artifacts)

@@ -104,6 +104,16 @@ def plan_content(message: planning_pb2.EvaluateRequest) -> bytes | dict[str, Any
     raise InvalidInput("expected a plan, got none")
 
 
+def dose_settings(message: planning_pb2.EvaluateDoseRequest) -> Settings:
+    """Read what of the settings an HDR plan leaves open."""
+    source = message.WhichOneof("source_input")
+    return Settings(
+        source=message.source if source == "source" and message.source else None,
+        source_json=message.source_json if source == "source_json" else None,
+        prescription_gy=message.prescription_gy if message.HasField("prescription_gy") else None,
+    )
+
+
 # Writing requests, on the client.
 
 
@@ -159,6 +169,24 @@ def search_message(given: Search) -> planning_pb2.SearchSettings:
     )
 
 
+def dose_message(
+    case: CaseInput, given: Settings, plan_file: bytes, dose_file: bytes, treated: str
+) -> planning_pb2.EvaluateDoseRequest:
+    """Write the message that `dose_settings` reads, with the files."""
+    message = planning_pb2.EvaluateDoseRequest(
+        case=case_message(case),
+        rtplan=plan_file,
+        rtdose=dose_file,
+        prescription_gy=given.prescription_gy,
+        treated=treated,
+    )
+    if given.source_json is not None:
+        message.source_json = given.source_json
+    elif given.source is not None:
+        message.source = given.source
+    return message
+
+
 # Replies.
 
 
@@ -174,6 +202,11 @@ def reply_message(document: Mapping[str, Any], artifacts: Mapping[str, bytes]) -
         for name, content in artifacts.items()
     )
     return reply
+
+
+def dose_reply_message(document: Mapping[str, Any]) -> planning_pb2.EvaluateDoseReply:
+    """Write the reply from the `evaluate --rtdose --json` document: they have one shape."""
+    return json_format.ParseDict(dict(document), planning_pb2.EvaluateDoseReply())
 
 
 def read_reply(

@@ -10,7 +10,7 @@ from typing import Any
 
 import grpc
 
-from trocar.planners import intake, pipeline
+from trocar.planners import intake, local, pipeline
 from trocar.planners.generator import Generator
 from trocar.planners.report import ARTIFACTS, render_artifacts
 from trocar.planners.requests import Search
@@ -136,15 +136,38 @@ class PlanningServicer(planning_pb2_grpc.PlanningServiceServicer):
         call.search_left_ms()
         _check_artifacts(request.artifacts)
         grid_mm = intake.check_dose_grid_mm(request.dose_grid_mm if request.HasField("dose_grid_mm") else 1.0)
-        plan, asked = intake.evaluation(
+        given = intake.evaluation(
             messages.settings(request.settings),
             messages.plan_content(request),
             index=request.index,
         )
         with self._admission.slot(start_by_s=call.search_until_s, abandoned=call.gone):
             case, read_ms = intake.timed_case(messages.case_input(request.case))
-            result = pipeline.evaluate_plan(case, plan, asked, dose_grid_mm=grid_mm, read_ms=read_ms)
+            result = pipeline.evaluate_plan(
+                case,
+                given.plan,
+                given.request,
+                dose_grid_mm=grid_mm,
+                read_ms=read_ms,
+                more=given.findings(case),
+            )
             return _reply(result, request.artifacts, call)
+
+    def EvaluateDose(  # noqa: N802
+        self, request: planning_pb2.EvaluateDoseRequest, context: Any
+    ) -> planning_pb2.EvaluateDoseReply:
+        """Compare an HDR plan's dose with the one that came with it."""
+        call = Call(context, self._config.reserve_ms)
+        call.search_left_ms()
+        with self._admission.slot(start_by_s=call.search_until_s, abandoned=call.gone):
+            document = local.evaluate_rtdose(
+                messages.case_input(request.case),
+                messages.dose_settings(request),
+                request.rtplan,
+                request.rtdose,
+                treated=request.treated,
+            )
+        return messages.dose_reply_message(document)
 
     def _bounded(self, search: Search) -> Search:
         config = self._config

@@ -55,7 +55,8 @@ def test_a_document_without_an_end() -> None:
 
 
 def test_a_plan_file_says_its_own_figures() -> None:
-    plan, request = intake.evaluation(Settings(protocol="ldr-pd103-125"), PLAN_FILE, index=0)
+    given = intake.evaluation(Settings(protocol="ldr-pd103-125"), PLAN_FILE, index=0)
+    plan, request = given.plan, given.request
     assert (plan.source, plan.strength_u, plan.prescription_gy) == ("pd103-theragenics200", 2.0, 125.0)
     assert request.source.key == "pd103-theragenics200"
     assert (request.strength_u, request.prescription_gy) == (2.0, 125.0)
@@ -63,13 +64,15 @@ def test_a_plan_file_says_its_own_figures() -> None:
 
 def test_what_is_given_wins_over_the_plan_file() -> None:
     settings = Settings(protocol="ldr-pd103-125", strength_u=1.9, prescription_gy=100.0)
-    plan, request = intake.evaluation(settings, PLAN_FILE, index=0)
+    given = intake.evaluation(settings, PLAN_FILE, index=0)
+    plan, request = given.plan, given.request
     assert (plan.strength_u, plan.prescription_gy) == (1.9, 100.0)
     assert (request.strength_u, request.prescription_gy) == (1.9, 100.0)
 
 
 def test_a_seed_list_takes_the_protocols_figures() -> None:
-    plan, request = intake.evaluation(Settings(), SEEDS_FILE, index=1)
+    given = intake.evaluation(Settings(), SEEDS_FILE, index=1)
+    plan, request = given.plan, given.request
     np.testing.assert_array_equal(plan.seeds_xyz_mm, [[1, 2, 3], [1, 2, 13]])
     assert plan.source == request.protocol.source
     assert plan.strength_u == request.protocol.strength_u

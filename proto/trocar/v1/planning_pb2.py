@@ -26,13 +26,19 @@ from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from trocar.v1 import common_pb2 as trocar_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18trocar/v1/planning.proto\x12\ttrocar.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x16trocar/v1/common.proto\"\x9a\x01\n\x0bPlanRequest\x12\"\n\x04\x63\x61se\x18\x01 \x01(\x0b\x32\x14.trocar.v1.CaseInput\x12)\n\x08settings\x18\x02 \x01(\x0b\x32\x17.trocar.v1.PlanSettings\x12)\n\x06search\x18\x03 \x01(\x0b\x32\x19.trocar.v1.SearchSettings\x12\x11\n\tartifacts\x18\x04 \x03(\t\"\xf2\x01\n\x0f\x45valuateRequest\x12\"\n\x04\x63\x61se\x18\x01 \x01(\x0b\x32\x14.trocar.v1.CaseInput\x12)\n\x08settings\x18\x02 \x01(\x0b\x32\x17.trocar.v1.PlanSettings\x12\x1f\n\x04plan\x18\x03 \x01(\x0b\x32\x0f.trocar.v1.PlanH\x00\x12\x13\n\tplan_file\x18\x04 \x01(\x0cH\x00\x12\r\n\x05index\x18\x05 \x01(\r\x12\x19\n\x0c\x64ose_grid_mm\x18\x06 \x01(\x01H\x01\x88\x01\x01\x12\x11\n\tartifacts\x18\x07 \x03(\tB\x0c\n\nplan_inputB\x0f\n\r_dose_grid_mm\"\xc7\x02\n\tCaseInput\x12\x0e\n\x04nrrd\x18\x01 \x01(\x0cH\x00\x12\x12\n\x08rtstruct\x18\x02 \x01(\x0cH\x00\x12\'\n\x08\x63ontours\x18\x03 \x01(\x0b\x32\x13.trocar.v1.ContoursH\x00\x12\x16\n\x0cphantom_seed\x18\x04 \x01(\rH\x00\x12\x30\n\x06labels\x18\x05 \x03(\x0b\x32 .trocar.v1.CaseInput.LabelsEntry\x12.\n\x05roles\x18\x06 \x03(\x0b\x32\x1f.trocar.v1.CaseInput.RolesEntry\x12\x0c\n\x04name\x18\x07 \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\r:\x02\x38\x01\x1a,\n\nRolesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x08\n\x06source\"=\n\x08\x43ontours\x12\x31\n\nstructures\x18\x01 \x03(\x0b\x32\x1d.trocar.v1.ContouredStructure\"H\n\x12\x43ontouredStructure\x12\x0c\n\x04name\x18\x01 \x01(\t\x12$\n\x08\x63ontours\x18\x02 \x03(\x0b\x32\x12.trocar.v1.Contour\"&\n\x07\x43ontour\x12\x0c\n\x04z_mm\x18\x01 \x01(\x01\x12\r\n\x05xy_mm\x18\x02 \x03(\x01\"\xaa\x02\n\x0cPlanSettings\x12\x12\n\x08protocol\x18\x01 \x01(\tH\x00\x12\x17\n\rprotocol_toml\x18\x02 \x01(\tH\x00\x12\x10\n\x06source\x18\x03 \x01(\tH\x01\x12\x15\n\x0bsource_json\x18\x04 \x01(\tH\x01\x12\x17\n\nstrength_u\x18\x05 \x01(\x01H\x02\x88\x01\x01\x12\x1c\n\x0fprescription_gy\x18\x06 \x01(\x01H\x03\x88\x01\x01\x12%\n\x08template\x18\x07 \x01(\x0b\x32\x13.trocar.v1.Template\x12!\n\x06planes\x18\x08 \x01(\x0b\x32\x11.trocar.v1.PlanesB\x10\n\x0eprotocol_inputB\x0e\n\x0csource_inputB\r\n\x0b_strength_uB\x12\n\x10_prescription_gy\"\xb6\x01\n\x0eSearchSettings\x12\x16\n\tbudget_ms\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x12\n\x05moves\x18\x02 \x01(\x04H\x01\x88\x01\x01\x12\x0c\n\x04seed\x18\x03 \x01(\x04\x12\x13\n\x06\x63hains\x18\x04 \x01(\rH\x02\x88\x01\x01\x12\x12\n\x05start\x18\x05 \x01(\tH\x03\x88\x01\x01\x12\x14\n\x0c\x61lternatives\x18\x06 \x01(\rB\x0c\n\n_budget_msB\x08\n\x06_movesB\t\n\x07_chainsB\x08\n\x06_start\"Q\n\x08Template\x12\x14\n\x0corigin_xy_mm\x18\x01 \x03(\x01\x12\x10\n\x08pitch_mm\x18\x02 \x01(\x01\x12\x0f\n\x07\x63olumns\x18\x03 \x01(\r\x12\x0c\n\x04rows\x18\x04 \x01(\r\"8\n\x06Planes\x12\r\n\x05z0_mm\x18\x01 \x01(\x01\x12\x10\n\x08pitch_mm\x18\x02 \x01(\x01\x12\r\n\x05\x63ount\x18\x03 \x01(\r\"\xfd\x01\n\x04Plan\x12\x0e\n\x06schema\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\t\x12\x12\n\nstrength_u\x18\x03 \x01(\x01\x12\x17\n\x0fprescription_gy\x18\x04 \x01(\x01\x12\r\n\x05\x66rame\x18\x05 \x01(\t\x12%\n\x08template\x18\x06 \x01(\x0b\x32\x13.trocar.v1.Template\x12!\n\x06planes\x18\x07 \x01(\x0b\x32\x11.trocar.v1.Planes\x12\"\n\x07needles\x18\x08 \x03(\x0b\x32\x11.trocar.v1.Needle\x12+\n\nprovenance\x18\t \x01(\x0b\x32\x17.google.protobuf.Struct\"G\n\x06Needle\x12\r\n\x05label\x18\x01 \x01(\t\x12\x0c\n\x04x_mm\x18\x02 \x01(\x01\x12\x0c\n\x04y_mm\x18\x03 \x01(\x01\x12\x12\n\nseeds_z_mm\x18\x04 \x03(\x01\"\xf2\x03\n\tPlanReply\x12\x1d\n\x04plan\x18\x01 \x01(\x0b\x32\x0f.trocar.v1.Plan\x12\x32\n\x07metrics\x18\x02 \x03(\x0b\x32!.trocar.v1.PlanReply.MetricsEntry\x12\r\n\x05seeds\x18\x03 \x01(\r\x12\x0f\n\x07needles\x18\x04 \x01(\r\x12\x18\n\x10total_strength_u\x18\x05 \x01(\x01\x12%\n\x08validity\x18\x06 \x01(\x0b\x32\x13.trocar.v1.Validity\x12\x35\n\ttiming_ms\x18\x07 \x03(\x0b\x32\".trocar.v1.PlanReply.TimingMsEntry\x12+\n\nprovenance\x18\x08 \x01(\x0b\x32\x17.google.protobuf.Struct\x12,\n\x0c\x61lternatives\x18\t \x03(\x0b\x32\x16.trocar.v1.Alternative\x12&\n\tartifacts\x18\x0f \x03(\x0b\x32\x13.trocar.v1.Artifact\x1a\x46\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12%\n\x05value\x18\x02 \x01(\x0b\x32\x16.trocar.v1.RoleMetrics:\x02\x38\x01\x1a/\n\rTimingMsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\x8b\x02\n\x0b\x41lternative\x12\x1d\n\x04plan\x18\x01 \x01(\x0b\x32\x0f.trocar.v1.Plan\x12\x34\n\x07metrics\x18\x02 \x03(\x0b\x32#.trocar.v1.Alternative.MetricsEntry\x12\r\n\x05seeds\x18\x03 \x01(\r\x12\x0f\n\x07needles\x18\x04 \x01(\r\x12\x18\n\x10total_strength_u\x18\x05 \x01(\x01\x12%\n\x08validity\x18\x06 \x01(\x0b\x32\x13.trocar.v1.Validity\x1a\x46\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12%\n\x05value\x18\x02 \x01(\x0b\x32\x16.trocar.v1.RoleMetrics:\x02\x38\x01\"\x87\x03\n\x0bRoleMetrics\x12\x16\n\tvolume_cc\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x15\n\x08v100_pct\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x15\n\x08v150_pct\x18\x03 \x01(\x01H\x02\x88\x01\x01\x12\x15\n\x08v200_pct\x18\x04 \x01(\x01H\x03\x88\x01\x01\x12\x13\n\x06\x64\x39\x30_gy\x18\x05 \x01(\x01H\x04\x88\x01\x01\x12\x13\n\x06\x64\x33\x30_gy\x18\x06 \x01(\x01H\x05\x88\x01\x01\x12\x13\n\x06\x64\x31\x30_gy\x18\x07 \x01(\x01H\x06\x88\x01\x01\x12\x12\n\x05\x64\x35_gy\x18\x08 \x01(\x01H\x07\x88\x01\x01\x12\x14\n\x07\x64\x32\x63\x63_gy\x18\t \x01(\x01H\x08\x88\x01\x01\x12\x16\n\td0_1cc_gy\x18\n \x01(\x01H\t\x88\x01\x01\x12\x14\n\x07mean_gy\x18\x0b \x01(\x01H\n\x88\x01\x01\x42\x0c\n\n_volume_ccB\x0b\n\t_v100_pctB\x0b\n\t_v150_pctB\x0b\n\t_v200_pctB\t\n\x07_d90_gyB\t\n\x07_d30_gyB\t\n\x07_d10_gyB\x08\n\x06_d5_gyB\n\n\x08_d2cc_gyB\x0c\n\n_d0_1cc_gyB\n\n\x08_mean_gy\"D\n\x08Validity\x12\x12\n\nacceptable\x18\x01 \x01(\x08\x12$\n\x08\x66indings\x18\x02 \x03(\x0b\x32\x12.trocar.v1.Finding\"\x98\x01\n\x07\x46inding\x12\x0c\n\x04rule\x18\x01 \x01(\t\x12(\n\x08measured\x18\x02 \x01(\x0b\x32\x16.google.protobuf.Value\x12%\n\x05limit\x18\x03 \x01(\x0b\x32\x16.google.protobuf.Value\x12\x0c\n\x04unit\x18\x04 \x01(\t\x12\x10\n\x08severity\x18\x05 \x01(\t\x12\x0e\n\x06source\x18\x06 \x01(\t2\x85\x01\n\x0fPlanningService\x12\x34\n\x04Plan\x12\x16.trocar.v1.PlanRequest\x1a\x14.trocar.v1.PlanReply\x12<\n\x08\x45valuate\x12\x1a.trocar.v1.EvaluateRequest\x1a\x14.trocar.v1.PlanReplyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18trocar/v1/planning.proto\x12\ttrocar.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x16trocar/v1/common.proto\"\x9a\x01\n\x0bPlanRequest\x12\"\n\x04\x63\x61se\x18\x01 \x01(\x0b\x32\x14.trocar.v1.CaseInput\x12)\n\x08settings\x18\x02 \x01(\x0b\x32\x17.trocar.v1.PlanSettings\x12)\n\x06search\x18\x03 \x01(\x0b\x32\x19.trocar.v1.SearchSettings\x12\x11\n\tartifacts\x18\x04 \x03(\t\"\xf2\x01\n\x0f\x45valuateRequest\x12\"\n\x04\x63\x61se\x18\x01 \x01(\x0b\x32\x14.trocar.v1.CaseInput\x12)\n\x08settings\x18\x02 \x01(\x0b\x32\x17.trocar.v1.PlanSettings\x12\x1f\n\x04plan\x18\x03 \x01(\x0b\x32\x0f.trocar.v1.PlanH\x00\x12\x13\n\tplan_file\x18\x04 \x01(\x0cH\x00\x12\r\n\x05index\x18\x05 \x01(\r\x12\x19\n\x0c\x64ose_grid_mm\x18\x06 \x01(\x01H\x01\x88\x01\x01\x12\x11\n\tartifacts\x18\x07 \x03(\tB\x0c\n\nplan_inputB\x0f\n\r_dose_grid_mm\"\xd5\x01\n\x13\x45valuateDoseRequest\x12\"\n\x04\x63\x61se\x18\x01 \x01(\x0b\x32\x14.trocar.v1.CaseInput\x12\x0e\n\x06rtplan\x18\x02 \x01(\x0c\x12\x0e\n\x06rtdose\x18\x03 \x01(\x0c\x12\x10\n\x06source\x18\x04 \x01(\tH\x00\x12\x15\n\x0bsource_json\x18\x05 \x01(\tH\x00\x12\x1c\n\x0fprescription_gy\x18\x06 \x01(\x01H\x01\x88\x01\x01\x12\x0f\n\x07treated\x18\x07 \x01(\tB\x0e\n\x0csource_inputB\x12\n\x10_prescription_gy\"\xbd\x02\n\x11\x45valuateDoseReply\x12#\n\x04plan\x18\x01 \x01(\x0b\x32\x15.trocar.v1.StatedPlan\x12-\n\ncomparison\x18\x02 \x01(\x0b\x32\x19.trocar.v1.DoseComparison\x12:\n\x07metrics\x18\x03 \x03(\x0b\x32).trocar.v1.EvaluateDoseReply.MetricsEntry\x12)\n\x0bstated_dvhs\x18\x04 \x03(\x0b\x32\x14.trocar.v1.StatedDvh\x12%\n\x08validity\x18\x05 \x01(\x0b\x32\x13.trocar.v1.Validity\x1a\x46\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12%\n\x05value\x18\x02 \x01(\x0b\x32\x16.trocar.v1.RoleMetrics:\x02\x38\x01\"\xaa\x01\n\nStatedPlan\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\r\n\x05label\x18\x02 \x01(\t\x12\x0e\n\x06source\x18\x03 \x01(\t\x12\x12\n\nstrength_u\x18\x04 \x01(\x01\x12\x17\n\x0fprescription_gy\x18\x05 \x01(\x01\x12\x10\n\x08\x63hannels\x18\x06 \x01(\r\x12\x0e\n\x06\x64wells\x18\x07 \x01(\r\x12\x0e\n\x06time_s\x18\x08 \x01(\x01\x12\x10\n\x08trak_ugy\x18\t \x01(\x01\"o\n\x0e\x44oseComparison\x12\x0e\n\x06points\x18\x01 \x01(\r\x12\x12\n\nmedian_pct\x18\x02 \x01(\x01\x12\x0e\n\x06p5_pct\x18\x03 \x01(\x01\x12\x0f\n\x07p95_pct\x18\x04 \x01(\x01\x12\x18\n\x10unlike_planes_mm\x18\x05 \x03(\x01\"\xf2\x01\n\tStatedDvh\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07without\x18\x02 \x03(\t\x12\x30\n\x06stated\x18\x03 \x03(\x0b\x32 .trocar.v1.StatedDvh.StatedEntry\x12\x34\n\x08\x63omputed\x18\x04 \x03(\x0b\x32\".trocar.v1.StatedDvh.ComputedEntry\x1a-\n\x0bStatedEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x1a/\n\rComputedEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\xc7\x02\n\tCaseInput\x12\x0e\n\x04nrrd\x18\x01 \x01(\x0cH\x00\x12\x12\n\x08rtstruct\x18\x02 \x01(\x0cH\x00\x12\'\n\x08\x63ontours\x18\x03 \x01(\x0b\x32\x13.trocar.v1.ContoursH\x00\x12\x16\n\x0cphantom_seed\x18\x04 \x01(\rH\x00\x12\x30\n\x06labels\x18\x05 \x03(\x0b\x32 .trocar.v1.CaseInput.LabelsEntry\x12.\n\x05roles\x18\x06 \x03(\x0b\x32\x1f.trocar.v1.CaseInput.RolesEntry\x12\x0c\n\x04name\x18\x07 \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\r:\x02\x38\x01\x1a,\n\nRolesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x08\n\x06source\"=\n\x08\x43ontours\x12\x31\n\nstructures\x18\x01 \x03(\x0b\x32\x1d.trocar.v1.ContouredStructure\"H\n\x12\x43ontouredStructure\x12\x0c\n\x04name\x18\x01 \x01(\t\x12$\n\x08\x63ontours\x18\x02 \x03(\x0b\x32\x12.trocar.v1.Contour\"&\n\x07\x43ontour\x12\x0c\n\x04z_mm\x18\x01 \x01(\x01\x12\r\n\x05xy_mm\x18\x02 \x03(\x01\"\xaa\x02\n\x0cPlanSettings\x12\x12\n\x08protocol\x18\x01 \x01(\tH\x00\x12\x17\n\rprotocol_toml\x18\x02 \x01(\tH\x00\x12\x10\n\x06source\x18\x03 \x01(\tH\x01\x12\x15\n\x0bsource_json\x18\x04 \x01(\tH\x01\x12\x17\n\nstrength_u\x18\x05 \x01(\x01H\x02\x88\x01\x01\x12\x1c\n\x0fprescription_gy\x18\x06 \x01(\x01H\x03\x88\x01\x01\x12%\n\x08template\x18\x07 \x01(\x0b\x32\x13.trocar.v1.Template\x12!\n\x06planes\x18\x08 \x01(\x0b\x32\x11.trocar.v1.PlanesB\x10\n\x0eprotocol_inputB\x0e\n\x0csource_inputB\r\n\x0b_strength_uB\x12\n\x10_prescription_gy\"\xb6\x01\n\x0eSearchSettings\x12\x16\n\tbudget_ms\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x12\n\x05moves\x18\x02 \x01(\x04H\x01\x88\x01\x01\x12\x0c\n\x04seed\x18\x03 \x01(\x04\x12\x13\n\x06\x63hains\x18\x04 \x01(\rH\x02\x88\x01\x01\x12\x12\n\x05start\x18\x05 \x01(\tH\x03\x88\x01\x01\x12\x14\n\x0c\x61lternatives\x18\x06 \x01(\rB\x0c\n\n_budget_msB\x08\n\x06_movesB\t\n\x07_chainsB\x08\n\x06_start\"Q\n\x08Template\x12\x14\n\x0corigin_xy_mm\x18\x01 \x03(\x01\x12\x10\n\x08pitch_mm\x18\x02 \x01(\x01\x12\x0f\n\x07\x63olumns\x18\x03 \x01(\r\x12\x0c\n\x04rows\x18\x04 \x01(\r\"8\n\x06Planes\x12\r\n\x05z0_mm\x18\x01 \x01(\x01\x12\x10\n\x08pitch_mm\x18\x02 \x01(\x01\x12\r\n\x05\x63ount\x18\x03 \x01(\r\"\xfd\x01\n\x04Plan\x12\x0e\n\x06schema\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\t\x12\x12\n\nstrength_u\x18\x03 \x01(\x01\x12\x17\n\x0fprescription_gy\x18\x04 \x01(\x01\x12\r\n\x05\x66rame\x18\x05 \x01(\t\x12%\n\x08template\x18\x06 \x01(\x0b\x32\x13.trocar.v1.Template\x12!\n\x06planes\x18\x07 \x01(\x0b\x32\x11.trocar.v1.Planes\x12\"\n\x07needles\x18\x08 \x03(\x0b\x32\x11.trocar.v1.Needle\x12+\n\nprovenance\x18\t \x01(\x0b\x32\x17.google.protobuf.Struct\"G\n\x06Needle\x12\r\n\x05label\x18\x01 \x01(\t\x12\x0c\n\x04x_mm\x18\x02 \x01(\x01\x12\x0c\n\x04y_mm\x18\x03 \x01(\x01\x12\x12\n\nseeds_z_mm\x18\x04 \x03(\x01\"\xf2\x03\n\tPlanReply\x12\x1d\n\x04plan\x18\x01 \x01(\x0b\x32\x0f.trocar.v1.Plan\x12\x32\n\x07metrics\x18\x02 \x03(\x0b\x32!.trocar.v1.PlanReply.MetricsEntry\x12\r\n\x05seeds\x18\x03 \x01(\r\x12\x0f\n\x07needles\x18\x04 \x01(\r\x12\x18\n\x10total_strength_u\x18\x05 \x01(\x01\x12%\n\x08validity\x18\x06 \x01(\x0b\x32\x13.trocar.v1.Validity\x12\x35\n\ttiming_ms\x18\x07 \x03(\x0b\x32\".trocar.v1.PlanReply.TimingMsEntry\x12+\n\nprovenance\x18\x08 \x01(\x0b\x32\x17.google.protobuf.Struct\x12,\n\x0c\x61lternatives\x18\t \x03(\x0b\x32\x16.trocar.v1.Alternative\x12&\n\tartifacts\x18\x0f \x03(\x0b\x32\x13.trocar.v1.Artifact\x1a\x46\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12%\n\x05value\x18\x02 \x01(\x0b\x32\x16.trocar.v1.RoleMetrics:\x02\x38\x01\x1a/\n\rTimingMsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\x8b\x02\n\x0b\x41lternative\x12\x1d\n\x04plan\x18\x01 \x01(\x0b\x32\x0f.trocar.v1.Plan\x12\x34\n\x07metrics\x18\x02 \x03(\x0b\x32#.trocar.v1.Alternative.MetricsEntry\x12\r\n\x05seeds\x18\x03 \x01(\r\x12\x0f\n\x07needles\x18\x04 \x01(\r\x12\x18\n\x10total_strength_u\x18\x05 \x01(\x01\x12%\n\x08validity\x18\x06 \x01(\x0b\x32\x13.trocar.v1.Validity\x1a\x46\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12%\n\x05value\x18\x02 \x01(\x0b\x32\x16.trocar.v1.RoleMetrics:\x02\x38\x01\"\x87\x03\n\x0bRoleMetrics\x12\x16\n\tvolume_cc\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x15\n\x08v100_pct\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x15\n\x08v150_pct\x18\x03 \x01(\x01H\x02\x88\x01\x01\x12\x15\n\x08v200_pct\x18\x04 \x01(\x01H\x03\x88\x01\x01\x12\x13\n\x06\x64\x39\x30_gy\x18\x05 \x01(\x01H\x04\x88\x01\x01\x12\x13\n\x06\x64\x33\x30_gy\x18\x06 \x01(\x01H\x05\x88\x01\x01\x12\x13\n\x06\x64\x31\x30_gy\x18\x07 \x01(\x01H\x06\x88\x01\x01\x12\x12\n\x05\x64\x35_gy\x18\x08 \x01(\x01H\x07\x88\x01\x01\x12\x14\n\x07\x64\x32\x63\x63_gy\x18\t \x01(\x01H\x08\x88\x01\x01\x12\x16\n\td0_1cc_gy\x18\n \x01(\x01H\t\x88\x01\x01\x12\x14\n\x07mean_gy\x18\x0b \x01(\x01H\n\x88\x01\x01\x42\x0c\n\n_volume_ccB\x0b\n\t_v100_pctB\x0b\n\t_v150_pctB\x0b\n\t_v200_pctB\t\n\x07_d90_gyB\t\n\x07_d30_gyB\t\n\x07_d10_gyB\x08\n\x06_d5_gyB\n\n\x08_d2cc_gyB\x0c\n\n_d0_1cc_gyB\n\n\x08_mean_gy\"D\n\x08Validity\x12\x12\n\nacceptable\x18\x01 \x01(\x08\x12$\n\x08\x66indings\x18\x02 \x03(\x0b\x32\x12.trocar.v1.Finding\"\x98\x01\n\x07\x46inding\x12\x0c\n\x04rule\x18\x01 \x01(\t\x12(\n\x08measured\x18\x02 \x01(\x0b\x32\x16.google.protobuf.Value\x12%\n\x05limit\x18\x03 \x01(\x0b\x32\x16.google.protobuf.Value\x12\x0c\n\x04unit\x18\x04 \x01(\t\x12\x10\n\x08severity\x18\x05 \x01(\t\x12\x0e\n\x06source\x18\x06 \x01(\t2\xd3\x01\n\x0fPlanningService\x12\x34\n\x04Plan\x12\x16.trocar.v1.PlanRequest\x1a\x14.trocar.v1.PlanReply\x12<\n\x08\x45valuate\x12\x1a.trocar.v1.EvaluateRequest\x1a\x14.trocar.v1.PlanReply\x12L\n\x0c\x45valuateDose\x12\x1e.trocar.v1.EvaluateDoseRequest\x1a\x1c.trocar.v1.EvaluateDoseReplyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'trocar.v1.planning_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_EVALUATEDOSEREPLY_METRICSENTRY']._loaded_options = None
+  _globals['_EVALUATEDOSEREPLY_METRICSENTRY']._serialized_options = b'8\001'
+  _globals['_STATEDDVH_STATEDENTRY']._loaded_options = None
+  _globals['_STATEDDVH_STATEDENTRY']._serialized_options = b'8\001'
+  _globals['_STATEDDVH_COMPUTEDENTRY']._loaded_options = None
+  _globals['_STATEDDVH_COMPUTEDENTRY']._serialized_options = b'8\001'
   _globals['_CASEINPUT_LABELSENTRY']._loaded_options = None
   _globals['_CASEINPUT_LABELSENTRY']._serialized_options = b'8\001'
   _globals['_CASEINPUT_ROLESENTRY']._loaded_options = None
@@ -47,46 +53,62 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PLANREQUEST']._serialized_end=248
   _globals['_EVALUATEREQUEST']._serialized_start=251
   _globals['_EVALUATEREQUEST']._serialized_end=493
-  _globals['_CASEINPUT']._serialized_start=496
-  _globals['_CASEINPUT']._serialized_end=823
-  _globals['_CASEINPUT_LABELSENTRY']._serialized_start=722
-  _globals['_CASEINPUT_LABELSENTRY']._serialized_end=767
-  _globals['_CASEINPUT_ROLESENTRY']._serialized_start=769
-  _globals['_CASEINPUT_ROLESENTRY']._serialized_end=813
-  _globals['_CONTOURS']._serialized_start=825
-  _globals['_CONTOURS']._serialized_end=886
-  _globals['_CONTOUREDSTRUCTURE']._serialized_start=888
-  _globals['_CONTOUREDSTRUCTURE']._serialized_end=960
-  _globals['_CONTOUR']._serialized_start=962
-  _globals['_CONTOUR']._serialized_end=1000
-  _globals['_PLANSETTINGS']._serialized_start=1003
-  _globals['_PLANSETTINGS']._serialized_end=1301
-  _globals['_SEARCHSETTINGS']._serialized_start=1304
-  _globals['_SEARCHSETTINGS']._serialized_end=1486
-  _globals['_TEMPLATE']._serialized_start=1488
-  _globals['_TEMPLATE']._serialized_end=1569
-  _globals['_PLANES']._serialized_start=1571
-  _globals['_PLANES']._serialized_end=1627
-  _globals['_PLAN']._serialized_start=1630
-  _globals['_PLAN']._serialized_end=1883
-  _globals['_NEEDLE']._serialized_start=1885
-  _globals['_NEEDLE']._serialized_end=1956
-  _globals['_PLANREPLY']._serialized_start=1959
-  _globals['_PLANREPLY']._serialized_end=2457
-  _globals['_PLANREPLY_METRICSENTRY']._serialized_start=2338
-  _globals['_PLANREPLY_METRICSENTRY']._serialized_end=2408
-  _globals['_PLANREPLY_TIMINGMSENTRY']._serialized_start=2410
-  _globals['_PLANREPLY_TIMINGMSENTRY']._serialized_end=2457
-  _globals['_ALTERNATIVE']._serialized_start=2460
-  _globals['_ALTERNATIVE']._serialized_end=2727
-  _globals['_ALTERNATIVE_METRICSENTRY']._serialized_start=2338
-  _globals['_ALTERNATIVE_METRICSENTRY']._serialized_end=2408
-  _globals['_ROLEMETRICS']._serialized_start=2730
-  _globals['_ROLEMETRICS']._serialized_end=3121
-  _globals['_VALIDITY']._serialized_start=3123
-  _globals['_VALIDITY']._serialized_end=3191
-  _globals['_FINDING']._serialized_start=3194
-  _globals['_FINDING']._serialized_end=3346
-  _globals['_PLANNINGSERVICE']._serialized_start=3349
-  _globals['_PLANNINGSERVICE']._serialized_end=3482
+  _globals['_EVALUATEDOSEREQUEST']._serialized_start=496
+  _globals['_EVALUATEDOSEREQUEST']._serialized_end=709
+  _globals['_EVALUATEDOSEREPLY']._serialized_start=712
+  _globals['_EVALUATEDOSEREPLY']._serialized_end=1029
+  _globals['_EVALUATEDOSEREPLY_METRICSENTRY']._serialized_start=959
+  _globals['_EVALUATEDOSEREPLY_METRICSENTRY']._serialized_end=1029
+  _globals['_STATEDPLAN']._serialized_start=1032
+  _globals['_STATEDPLAN']._serialized_end=1202
+  _globals['_DOSECOMPARISON']._serialized_start=1204
+  _globals['_DOSECOMPARISON']._serialized_end=1315
+  _globals['_STATEDDVH']._serialized_start=1318
+  _globals['_STATEDDVH']._serialized_end=1560
+  _globals['_STATEDDVH_STATEDENTRY']._serialized_start=1466
+  _globals['_STATEDDVH_STATEDENTRY']._serialized_end=1511
+  _globals['_STATEDDVH_COMPUTEDENTRY']._serialized_start=1513
+  _globals['_STATEDDVH_COMPUTEDENTRY']._serialized_end=1560
+  _globals['_CASEINPUT']._serialized_start=1563
+  _globals['_CASEINPUT']._serialized_end=1890
+  _globals['_CASEINPUT_LABELSENTRY']._serialized_start=1789
+  _globals['_CASEINPUT_LABELSENTRY']._serialized_end=1834
+  _globals['_CASEINPUT_ROLESENTRY']._serialized_start=1836
+  _globals['_CASEINPUT_ROLESENTRY']._serialized_end=1880
+  _globals['_CONTOURS']._serialized_start=1892
+  _globals['_CONTOURS']._serialized_end=1953
+  _globals['_CONTOUREDSTRUCTURE']._serialized_start=1955
+  _globals['_CONTOUREDSTRUCTURE']._serialized_end=2027
+  _globals['_CONTOUR']._serialized_start=2029
+  _globals['_CONTOUR']._serialized_end=2067
+  _globals['_PLANSETTINGS']._serialized_start=2070
+  _globals['_PLANSETTINGS']._serialized_end=2368
+  _globals['_SEARCHSETTINGS']._serialized_start=2371
+  _globals['_SEARCHSETTINGS']._serialized_end=2553
+  _globals['_TEMPLATE']._serialized_start=2555
+  _globals['_TEMPLATE']._serialized_end=2636
+  _globals['_PLANES']._serialized_start=2638
+  _globals['_PLANES']._serialized_end=2694
+  _globals['_PLAN']._serialized_start=2697
+  _globals['_PLAN']._serialized_end=2950
+  _globals['_NEEDLE']._serialized_start=2952
+  _globals['_NEEDLE']._serialized_end=3023
+  _globals['_PLANREPLY']._serialized_start=3026
+  _globals['_PLANREPLY']._serialized_end=3524
+  _globals['_PLANREPLY_METRICSENTRY']._serialized_start=959
+  _globals['_PLANREPLY_METRICSENTRY']._serialized_end=1029
+  _globals['_PLANREPLY_TIMINGMSENTRY']._serialized_start=3477
+  _globals['_PLANREPLY_TIMINGMSENTRY']._serialized_end=3524
+  _globals['_ALTERNATIVE']._serialized_start=3527
+  _globals['_ALTERNATIVE']._serialized_end=3794
+  _globals['_ALTERNATIVE_METRICSENTRY']._serialized_start=959
+  _globals['_ALTERNATIVE_METRICSENTRY']._serialized_end=1029
+  _globals['_ROLEMETRICS']._serialized_start=3797
+  _globals['_ROLEMETRICS']._serialized_end=4188
+  _globals['_VALIDITY']._serialized_start=4190
+  _globals['_VALIDITY']._serialized_end=4258
+  _globals['_FINDING']._serialized_start=4261
+  _globals['_FINDING']._serialized_end=4413
+  _globals['_PLANNINGSERVICE']._serialized_start=4416
+  _globals['_PLANNINGSERVICE']._serialized_end=4627
 # @@protoc_insertion_point(module_scope)

@@ -39,7 +39,8 @@ class PlanRequest(google.protobuf.message.Message):
     @property
     def artifacts(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Files to render where the plan is computed: plan.json, dose.nrrd, dvh.png, plan.png, report.html,
-        plan.dcm (RTPLAN), dose.dcm (RTDOSE).
+        plan.dcm (RTPLAN), dose.dcm (RTDOSE), structures.dcm (RTSTRUCT; left out where the case is an RTSTRUCT
+        from which nothing had to be derived). DICOM files of one reply refer to each other; those of two do not.
         """
 
     def __init__(
@@ -99,6 +100,242 @@ class EvaluateRequest(google.protobuf.message.Message):
     def WhichOneof(self, oneof_group: typing.Literal["plan_input", b"plan_input"]) -> typing.Literal["plan", "plan_file"] | None: ...
 
 global___EvaluateRequest = EvaluateRequest
+
+@typing.final
+class EvaluateDoseRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    CASE_FIELD_NUMBER: builtins.int
+    RTPLAN_FIELD_NUMBER: builtins.int
+    RTDOSE_FIELD_NUMBER: builtins.int
+    SOURCE_FIELD_NUMBER: builtins.int
+    SOURCE_JSON_FIELD_NUMBER: builtins.int
+    PRESCRIPTION_GY_FIELD_NUMBER: builtins.int
+    TREATED_FIELD_NUMBER: builtins.int
+    rtplan: builtins.bytes
+    rtdose: builtins.bytes
+    source: builtins.str
+    """a shipped HDR source, such as "ir192-gammamedplus": an RTPLAN does not say"""
+    source_json: builtins.str
+    """the text of a source file"""
+    prescription_gy: builtins.float
+    """the plan's where absent"""
+    treated: builtins.str
+    """local date and time, 2026-01-31T12:00: decays the source to then; else as planned"""
+    @property
+    def case(self) -> global___CaseInput:
+        """an RTSTRUCT: the one that the plan refers to"""
+
+    def __init__(
+        self,
+        *,
+        case: global___CaseInput | None = ...,
+        rtplan: builtins.bytes = ...,
+        rtdose: builtins.bytes = ...,
+        source: builtins.str = ...,
+        source_json: builtins.str = ...,
+        prescription_gy: builtins.float | None = ...,
+        treated: builtins.str = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_prescription_gy", b"_prescription_gy", "case", b"case", "prescription_gy", b"prescription_gy", "source", b"source", "source_input", b"source_input", "source_json", b"source_json"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_prescription_gy", b"_prescription_gy", "case", b"case", "prescription_gy", b"prescription_gy", "rtdose", b"rtdose", "rtplan", b"rtplan", "source", b"source", "source_input", b"source_input", "source_json", b"source_json", "treated", b"treated"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_prescription_gy", b"_prescription_gy"]) -> typing.Literal["prescription_gy"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["source_input", b"source_input"]) -> typing.Literal["source", "source_json"] | None: ...
+
+global___EvaluateDoseRequest = EvaluateDoseRequest
+
+@typing.final
+class EvaluateDoseReply(google.protobuf.message.Message):
+    """As `trocar evaluate --rtdose --json` prints it."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    @typing.final
+    class MetricsEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        @property
+        def value(self) -> global___RoleMetrics: ...
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: global___RoleMetrics | None = ...,
+        ) -> None: ...
+        def HasField(self, field_name: typing.Literal["value", b"value"]) -> builtins.bool: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+
+    PLAN_FIELD_NUMBER: builtins.int
+    COMPARISON_FIELD_NUMBER: builtins.int
+    METRICS_FIELD_NUMBER: builtins.int
+    STATED_DVHS_FIELD_NUMBER: builtins.int
+    VALIDITY_FIELD_NUMBER: builtins.int
+    @property
+    def plan(self) -> global___StatedPlan: ...
+    @property
+    def comparison(self) -> global___DoseComparison: ...
+    @property
+    def metrics(self) -> google.protobuf.internal.containers.MessageMap[builtins.str, global___RoleMetrics]:
+        """of our dose, by role"""
+
+    @property
+    def stated_dvhs(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___StatedDvh]: ...
+    @property
+    def validity(self) -> global___Validity: ...
+    def __init__(
+        self,
+        *,
+        plan: global___StatedPlan | None = ...,
+        comparison: global___DoseComparison | None = ...,
+        metrics: collections.abc.Mapping[builtins.str, global___RoleMetrics] | None = ...,
+        stated_dvhs: collections.abc.Iterable[global___StatedDvh] | None = ...,
+        validity: global___Validity | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["comparison", b"comparison", "plan", b"plan", "validity", b"validity"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["comparison", b"comparison", "metrics", b"metrics", "plan", b"plan", "stated_dvhs", b"stated_dvhs", "validity", b"validity"]) -> None: ...
+
+global___EvaluateDoseReply = EvaluateDoseReply
+
+@typing.final
+class StatedPlan(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: builtins.int
+    LABEL_FIELD_NUMBER: builtins.int
+    SOURCE_FIELD_NUMBER: builtins.int
+    STRENGTH_U_FIELD_NUMBER: builtins.int
+    PRESCRIPTION_GY_FIELD_NUMBER: builtins.int
+    CHANNELS_FIELD_NUMBER: builtins.int
+    DWELLS_FIELD_NUMBER: builtins.int
+    TIME_S_FIELD_NUMBER: builtins.int
+    TRAK_UGY_FIELD_NUMBER: builtins.int
+    kind: builtins.str
+    label: builtins.str
+    source: builtins.str
+    """whose TG-43 data were used"""
+    strength_u: builtins.float
+    prescription_gy: builtins.float
+    channels: builtins.int
+    dwells: builtins.int
+    time_s: builtins.float
+    trak_ugy: builtins.float
+    """total reference air kerma, uGy at 1 m"""
+    def __init__(
+        self,
+        *,
+        kind: builtins.str = ...,
+        label: builtins.str = ...,
+        source: builtins.str = ...,
+        strength_u: builtins.float = ...,
+        prescription_gy: builtins.float = ...,
+        channels: builtins.int = ...,
+        dwells: builtins.int = ...,
+        time_s: builtins.float = ...,
+        trak_ugy: builtins.float = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["channels", b"channels", "dwells", b"dwells", "kind", b"kind", "label", b"label", "prescription_gy", b"prescription_gy", "source", b"source", "strength_u", b"strength_u", "time_s", b"time_s", "trak_ugy", b"trak_ugy"]) -> None: ...
+
+global___StatedPlan = StatedPlan
+
+@typing.final
+class DoseComparison(google.protobuf.message.Message):
+    """Our dose minus the stated one, % of the stated, where that is a tenth of the prescription or more."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    POINTS_FIELD_NUMBER: builtins.int
+    MEDIAN_PCT_FIELD_NUMBER: builtins.int
+    P5_PCT_FIELD_NUMBER: builtins.int
+    P95_PCT_FIELD_NUMBER: builtins.int
+    UNLIKE_PLANES_MM_FIELD_NUMBER: builtins.int
+    points: builtins.int
+    median_pct: builtins.float
+    p5_pct: builtins.float
+    p95_pct: builtins.float
+    @property
+    def unlike_planes_mm(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
+        """z of planes that differ by more than 10 % in their own median"""
+
+    def __init__(
+        self,
+        *,
+        points: builtins.int = ...,
+        median_pct: builtins.float = ...,
+        p5_pct: builtins.float = ...,
+        p95_pct: builtins.float = ...,
+        unlike_planes_mm: collections.abc.Iterable[builtins.float] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["median_pct", b"median_pct", "p5_pct", b"p5_pct", "p95_pct", b"p95_pct", "points", b"points", "unlike_planes_mm", b"unlike_planes_mm"]) -> None: ...
+
+global___DoseComparison = DoseComparison
+
+@typing.final
+class StatedDvh(google.protobuf.message.Message):
+    """A DVH that came with the dose, and ours of the same volume; figures by the names of RoleMetrics."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    @typing.final
+    class StatedEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.float
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.float = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+
+    @typing.final
+    class ComputedEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.float
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.float = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+
+    ROLE_FIELD_NUMBER: builtins.int
+    WITHOUT_FIELD_NUMBER: builtins.int
+    STATED_FIELD_NUMBER: builtins.int
+    COMPUTED_FIELD_NUMBER: builtins.int
+    role: builtins.str
+    @property
+    def without(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """roles taken out of the volume"""
+
+    @property
+    def stated(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.float]: ...
+    @property
+    def computed(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.float]: ...
+    def __init__(
+        self,
+        *,
+        role: builtins.str = ...,
+        without: collections.abc.Iterable[builtins.str] | None = ...,
+        stated: collections.abc.Mapping[builtins.str, builtins.float] | None = ...,
+        computed: collections.abc.Mapping[builtins.str, builtins.float] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["computed", b"computed", "role", b"role", "stated", b"stated", "without", b"without"]) -> None: ...
+
+global___StatedDvh = StatedDvh
 
 @typing.final
 class CaseInput(google.protobuf.message.Message):

@@ -44,6 +44,11 @@ class PlanningServiceStub(object):
                 request_serializer=trocar_dot_v1_dot_planning__pb2.EvaluateRequest.SerializeToString,
                 response_deserializer=trocar_dot_v1_dot_planning__pb2.PlanReply.FromString,
                 _registered_method=True)
+        self.EvaluateDose = channel.unary_unary(
+                '/trocar.v1.PlanningService/EvaluateDose',
+                request_serializer=trocar_dot_v1_dot_planning__pb2.EvaluateDoseRequest.SerializeToString,
+                response_deserializer=trocar_dot_v1_dot_planning__pb2.EvaluateDoseReply.FromString,
+                _registered_method=True)
 
 
 class PlanningServiceServicer(object):
@@ -64,6 +69,13 @@ class PlanningServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def EvaluateDose(self, request, context):
+        """Dose of an HDR plan of another planning system, compared with the RT Dose that came with it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_PlanningServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -76,6 +88,11 @@ def add_PlanningServiceServicer_to_server(servicer, server):
                     servicer.Evaluate,
                     request_deserializer=trocar_dot_v1_dot_planning__pb2.EvaluateRequest.FromString,
                     response_serializer=trocar_dot_v1_dot_planning__pb2.PlanReply.SerializeToString,
+            ),
+            'EvaluateDose': grpc.unary_unary_rpc_method_handler(
+                    servicer.EvaluateDose,
+                    request_deserializer=trocar_dot_v1_dot_planning__pb2.EvaluateDoseRequest.FromString,
+                    response_serializer=trocar_dot_v1_dot_planning__pb2.EvaluateDoseReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -132,6 +149,33 @@ class PlanningService(object):
             '/trocar.v1.PlanningService/Evaluate',
             trocar_dot_v1_dot_planning__pb2.EvaluateRequest.SerializeToString,
             trocar_dot_v1_dot_planning__pb2.PlanReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EvaluateDose(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trocar.v1.PlanningService/EvaluateDose',
+            trocar_dot_v1_dot_planning__pb2.EvaluateDoseRequest.SerializeToString,
+            trocar_dot_v1_dot_planning__pb2.EvaluateDoseReply.FromString,
             options,
             channel_credentials,
             insecure,

@@ -41,6 +41,12 @@ class PlanningServiceStub:
     ]
     """Dose, DVH and validity of a plan that exists."""
 
+    EvaluateDose: grpc.UnaryUnaryMultiCallable[
+        trocar.v1.planning_pb2.EvaluateDoseRequest,
+        trocar.v1.planning_pb2.EvaluateDoseReply,
+    ]
+    """Dose of an HDR plan of another planning system, compared with the RT Dose that came with it."""
+
 class PlanningServiceAsyncStub:
     Plan: grpc.aio.UnaryUnaryMultiCallable[
         trocar.v1.planning_pb2.PlanRequest,
@@ -55,6 +61,12 @@ class PlanningServiceAsyncStub:
         trocar.v1.planning_pb2.PlanReply,
     ]
     """Dose, DVH and validity of a plan that exists."""
+
+    EvaluateDose: grpc.aio.UnaryUnaryMultiCallable[
+        trocar.v1.planning_pb2.EvaluateDoseRequest,
+        trocar.v1.planning_pb2.EvaluateDoseReply,
+    ]
+    """Dose of an HDR plan of another planning system, compared with the RT Dose that came with it."""
 
 class PlanningServiceServicer(metaclass=abc.ABCMeta):
     @abc.abstractmethod
@@ -74,5 +86,13 @@ class PlanningServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[trocar.v1.planning_pb2.PlanReply, collections.abc.Awaitable[trocar.v1.planning_pb2.PlanReply]]:
         """Dose, DVH and validity of a plan that exists."""
+
+    @abc.abstractmethod
+    def EvaluateDose(
+        self,
+        request: trocar.v1.planning_pb2.EvaluateDoseRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[trocar.v1.planning_pb2.EvaluateDoseReply, collections.abc.Awaitable[trocar.v1.planning_pb2.EvaluateDoseReply]]:
+        """Dose of an HDR plan of another planning system, compared with the RT Dose that came with it."""
 
 def add_PlanningServiceServicer_to_server(servicer: PlanningServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

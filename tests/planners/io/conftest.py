@@ -162,3 +162,66 @@ def rtstruct(rois, *, frame="1.2.3.4", roi_frame=None, declare=True, change=None
 @pytest.fixture(scope="session")
 def make_rtstruct():
     return rtstruct
+
+
+CT, STUDY_CLASS = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.3.1.2.3.1"
+SLICES_MM = tuple(range(0, 31, 5))
+
+
+def _name_and_refer(dataset):
+    """A patient of a name, whose structure set refers to a CT series, plane by plane."""
+    from pydicom.dataset import Dataset
+    from pydicom.sequence import Sequence
+
+    def item(**fields):
+        made = Dataset()
+        for name, value in fields.items():
+            setattr(made, name, value)
+        return made
+
+    dataset.PatientName, dataset.PatientID = "Doe^J", "42"
+    dataset.PatientBirthDate, dataset.PatientSex = "19500101", "M"
+    dataset.StudyInstanceUID = "1.2.77"
+    images = [item(ReferencedSOPClassUID=CT, ReferencedSOPInstanceUID=f"1.2.77.8.{z + 1}") for z in SLICES_MM]
+    series = item(SeriesInstanceUID="1.2.77.8", ContourImageSequence=Sequence(images))
+    study = item(ReferencedSOPClassUID=STUDY_CLASS, ReferencedSOPInstanceUID="1.2.77")
+    study.RTReferencedSeriesSequence = Sequence([series])
+    dataset.ReferencedFrameOfReferenceSequence[0].RTReferencedStudySequence = Sequence([study])
+    for drawn in dataset.ROIContourSequence:
+        for contour, image in zip(drawn.ContourSequence, images, strict=True):
+            contour.ContourImageSequence = Sequence([image])
+
+
+@pytest.fixture(scope="session")
+def patient_rtstruct():
+    """A prostate alone, with a name and with images; ROI 1."""
+    disc = circle(0, 0, 15)
+    planes = [("CLOSED_PLANAR", np.column_stack([disc, np.full(90, z)])) for z in SLICES_MM]
+    return rtstruct({"Prostate": planes}, change=_name_and_refer)
+
+
+@pytest.fixture(scope="session")
+def planned():
+    """Plan a case, quickly."""
+    from trocar.planners import intake, pipeline
+    from trocar.planners.requests import Search, Settings
+
+    def plan(case):
+        request = intake.plan_request(Settings(), Search(moves=2000, chains=1, start="random"))
+        return pipeline.plan_case(intake.read_case(case), request)
+
+    return plan
+
+
+@pytest.fixture(scope="session")
+def phantom(planned):
+    from trocar.planners.requests import CaseInput
+
+    return planned(CaseInput(phantom_seed=4))
+
+
+@pytest.fixture(scope="session")
+def patient(planned, patient_rtstruct):
+    from trocar.planners.requests import CaseInput
+
+    return planned(CaseInput(rtstruct=patient_rtstruct, name="p.dcm"))
