@@ -13,10 +13,11 @@ import numpy as np
 
 from trocar.planners.geometry import Margins, expand, extent_mm, rasterise_contours, runs, slab_volume_cc
 from trocar.planners.io.contours import Contour, contours_sha256, read_contours
+from trocar.planners.io.dicom import is_dicom
 from trocar.planners.io.identity import read_identity
 from trocar.planners.io.named import MAX_FILE_BYTES, NamedContours, clean_name, listed
 from trocar.planners.io.roles import match_roles
-from trocar.planners.io.rtstruct import find_rtstruct, is_dicom, read_rtstruct
+from trocar.planners.io.rtstruct import find_rtstruct, read_rtstruct
 from trocar.planners.io.segmentation import read_segmentation
 from trocar.planners.types import ROLES, Case, Structure, require
 from trocar.runtime.errors import InvalidInput

@@ -22,10 +22,10 @@ from trocar.planners.dose.source import (
     source_keys,
 )
 from trocar.planners.geometry.lattice import check_planes, check_template
+from trocar.planners.io.dicom import is_dicom
 from trocar.planners.io.named import clean_name
 from trocar.planners.io.plans import read_plan
 from trocar.planners.io.rtplan import BrachyPlan, read_rtplan
-from trocar.planners.io.rtstruct import is_dicom
 from trocar.planners.pipeline import PlanRequest
 from trocar.planners.protocol import Protocol, load_protocol, parse_protocol, protocol_keys
 from trocar.planners.refine import require_chains
@@ -56,6 +56,10 @@ def read_case(given: CaseInput) -> Case:
     InvalidInput
         Nothing or something unusable was given; nothing was computed.
     """
+    return replace(_read_case(given), labels=dict(given.labels), roles=dict(given.roles))
+
+
+def _read_case(given: CaseInput) -> Case:
     labels, roles = given.labels or None, given.roles or None
     if given.nrrd is not None:
         return case_from_bytes(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -39,12 +40,7 @@ def add_case(parser: argparse.ArgumentParser) -> None:
 def add_settings(parser: argparse.ArgumentParser) -> None:
     """How to treat."""
     group = parser.add_argument_group("treatment")
-    group.add_argument(
-        "--protocol",
-        metavar="NAME|FILE.toml",
-        help="a shipped protocol (ldr-i125-145 if absent) or a centre's own",
-    )
-    group.add_argument("--source", metavar="NAME|FILE.json", help="a seed model; the protocol's if absent")
+    add_rules(group, "a shipped protocol (ldr-i125-145 if absent) or a centre's own", "the protocol's")
     group.add_argument("--strength-u", metavar="U", type=float, help="air-kerma strength of one seed")
     group.add_argument("--prescription-gy", metavar="GY", type=float, help="the prescribed dose")
     group.add_argument(
@@ -53,6 +49,12 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
         help="needle template in mm; placed on the PTV if absent",
     )
     group.add_argument("--planes", metavar="Z0,PITCH,N", help="seed planes in mm; over the PTV if absent")
+
+
+def add_rules(group: argparse._ActionsContainer, protocol: str, source: str) -> None:
+    """Which protocol and source; the texts say what they are if absent."""
+    group.add_argument("--protocol", metavar="NAME|FILE.toml", help=protocol)
+    group.add_argument("--source", metavar="NAME|FILE.json", help=f"a seed model; {source} if absent")
 
 
 def add_run(parser: argparse.ArgumentParser) -> None:
@@ -144,20 +146,29 @@ def case_of(args: argparse.Namespace) -> CaseInput:
 
 def settings_of(args: argparse.Namespace) -> Settings:
     """Read the treatment's settings; files are read here and travel as text."""
-    from trocar.planners.files import read_text
-    from trocar.planners.requests import DEFAULT_PROTOCOL, Settings
+    from trocar.planners.requests import DEFAULT_PROTOCOL
 
-    protocol_file = args.protocol if args.protocol and args.protocol.lower().endswith(".toml") else None
-    source_file = args.source if args.source and args.source.lower().endswith(".json") else None
-    return Settings(
-        protocol=args.protocol or DEFAULT_PROTOCOL,
-        protocol_toml=read_text(Path(protocol_file), "--protocol") if protocol_file else None,
-        source=None if source_file else args.source,
-        source_json=read_text(Path(source_file), "--source") if source_file else None,
+    return replace(
+        rules_of(args, DEFAULT_PROTOCOL),
         strength_u=args.strength_u,
         prescription_gy=args.prescription_gy,
         template=parse_template(args.template) if args.template else None,
         planes=parse_planes(args.planes) if args.planes else None,
+    )
+
+
+def rules_of(args: argparse.Namespace, default: str) -> Settings:
+    """Read what `add_rules` took; `default` is the protocol where none was named."""
+    from trocar.planners.files import read_text
+    from trocar.planners.requests import Settings
+
+    protocol_file = args.protocol if args.protocol and args.protocol.lower().endswith(".toml") else None
+    source_file = args.source if args.source and args.source.lower().endswith(".json") else None
+    return Settings(
+        protocol=args.protocol or default,
+        protocol_toml=read_text(Path(protocol_file), "--protocol") if protocol_file else None,
+        source=None if source_file else args.source,
+        source_json=read_text(Path(source_file), "--source") if source_file else None,
     )
 
 

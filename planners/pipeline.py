@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
@@ -15,7 +15,7 @@ from trocar.planners.dose.source import SourceModel
 from trocar.planners.dvh import Dvh, dvh, role_metrics
 from trocar.planners.generator import Generator
 from trocar.planners.geometry import anatomy, coverage_notes, default_lattice, evaluation_grid
-from trocar.planners.io.plans import plan_document
+from trocar.planners.io.plans import plan_document, with_digest
 from trocar.planners.novelty import novelty_findings
 from trocar.planners.problem import build_problem
 from trocar.planners.protocol import Protocol
@@ -33,6 +33,7 @@ from trocar.planners.types import (
     Validity,
 )
 from trocar.planners.validity import check
+from trocar.runtime.canonical import sha256_of
 from trocar.runtime.repository.store import Repository
 
 DEFAULT_MOVES = 500_000
@@ -206,7 +207,7 @@ def plan_case(
     def prove(found: Found) -> PlanResult:
         record = provenance | {"cost": found.cost}
         plan = _plan(request, found, lattice, record)
-        return _proven(case, plan, volumes, engine, request, watch, record, read_ms, unlike)
+        return _proven(case, plan, volumes, engine, request, watch, plan.provenance, read_ms, unlike)
 
     # The best plan comes last, so that its times hold all of them.
     others = tuple(prove(found) for found in outcome.plans[1:])
@@ -283,18 +284,21 @@ def _proven(
 
 
 def _plan(request: PlanRequest, found: Found, lattice: Lattice, provenance: Mapping[str, Any]) -> Plan:
-    return Plan(
-        source=request.source.key,
-        strength_u=request.strength_u,
-        prescription_gy=request.prescription_gy,
-        needles=found.needles,
-        lattice=lattice,
-        provenance=provenance,
+    return with_digest(
+        Plan(
+            source=request.source.key,
+            strength_u=request.strength_u,
+            prescription_gy=request.prescription_gy,
+            needles=found.needles,
+            lattice=lattice,
+            provenance=provenance,
+        )
     )
 
 
 def _provenance(case: Case, request: PlanRequest, generator: Generator | None = None) -> dict[str, Any]:
-    return {
+    asked = {"labels": dict(case.labels), "roles": dict(case.roles)}
+    return {name: value for name, value in asked.items() if value} | {
         "version": version("trocar"),
         "case": case.name,
         "input_sha256": case.input_sha256,
@@ -302,6 +306,8 @@ def _provenance(case: Case, request: PlanRequest, generator: Generator | None = 
         "model_sha256": generator.sha256 if generator else "",
         "device": "cpu",
         "protocol": request.protocol.key,
+        "protocol_sha256": sha256_of(asdict(request.protocol)),
+        "source_sha256": sha256_of(asdict(request.source)),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 

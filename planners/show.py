@@ -43,7 +43,8 @@ STYLES = {"fail": "bold red", "warn": "yellow", "note": "dim", "pass": "green"}
 PIPED_WIDTH = 120
 
 
-def _console() -> Console:
+def console() -> Console:
+    """Return a console for stdout, on which text from files is text."""
     # A pipe has no width of its own, and the usual guess of 80 columns breaks the tables. Names come
     # from files: markup in them is text.
     return Console(
@@ -65,39 +66,40 @@ def progress_bar(text: str) -> Iterator[Callable[[float], None] | None]:
 
 def show_plan(document: Mapping[str, Any], written: Sequence[Path]) -> None:
     """Print a plan's figures, findings and files."""
-    console = _console()
+    out = console()
     plan = document["plan"]
-    console.print(
+    out.print(
         f"{document['seeds']} seeds in {document['needles']} needles, "
         f"{plan['source']} at {plan['strength_u']:g} U ({document['total_strength_u']:.1f} U in all), "
         f"prescription {plan['prescription_gy']:g} Gy"
     )
-    console.print(_metrics_table(document["metrics"]))
+    out.print(_metrics_table(document["metrics"]))
     findings = document["validity"]["findings"]
-    console.print(_findings_table([finding for finding in findings if finding["severity"] != "note"]))
+    out.print(findings_table([finding for finding in findings if finding["severity"] != "note"]))
     for finding in findings:
         if finding["severity"] == "note":
-            console.print(f"note: {_figure(finding['measured'])}", style=STYLES["note"])
+            out.print(f"note: {_figure(finding['measured'])}", style=STYLES["note"])
     acceptable = document["validity"]["acceptable"]
-    console.print(
+    out.print(
         "acceptable" if acceptable else "NOT acceptable", style="bold green" if acceptable else "bold red"
     )
     if document["alternatives"]:
-        console.print(_plans_table([document, *document["alternatives"]]))
+        out.print(_plans_table([document, *document["alternatives"]]))
     timing = document["timing_ms"]
     stages = [f"{stage} {timing[stage]:.0f} ms" for stage in STAGES if stage in timing]
-    console.print(", ".join(stages), style="dim")
+    out.print(", ".join(stages), style="dim")
     for path in written:
-        console.print(f"wrote {path}", soft_wrap=True)
+        out.print(f"wrote {path}", soft_wrap=True)
 
 
-def _table(title: str) -> Table:
+def plain_table(title: str) -> Table:
+    """Return a table without frames."""
     # Without frames both tables fit a terminal of 80 columns.
     return Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
 
 
 def _metrics_table(metrics: Mapping[str, Mapping[str, float]]) -> Table:
-    table = _table("dose and volume")
+    table = plain_table("dose and volume")
     table.add_column("structure", no_wrap=True)
     for heading, _, _ in COLUMNS:
         table.add_column(heading, justify="right")
@@ -111,7 +113,7 @@ def _metrics_table(metrics: Mapping[str, Mapping[str, float]]) -> Table:
 
 def _plans_table(documents: Sequence[Mapping[str, Any]]) -> Table:
     """Return the plans beside each other, the cheapest first."""
-    table = _table("plans by cost")
+    table = plain_table("plans by cost")
     table.add_column("plan")
     table.add_column("cost", justify="right")
     table.add_column("acceptable")
@@ -145,9 +147,9 @@ def _sites(document: Mapping[str, Any]) -> set[tuple[str, float]]:
     }
 
 
-def _findings_table(findings: Sequence[Mapping[str, Any]]) -> Table:
+def findings_table(findings: Sequence[Mapping[str, Any]]) -> Table:
     """Return what was checked, the worst first; the report says where each limit comes from."""
-    table = _table("validity")
+    table = plain_table("validity")
     table.add_column("")
     table.add_column("rule", no_wrap=True)
     table.add_column("measured", justify="right")
@@ -208,16 +210,16 @@ def case_document(case: Case) -> dict[str, Any]:
 
 def show_case(case: Case, written: Path | None) -> None:
     """Print a case's structures and volumes."""
-    console = _console()
-    console.print(INTENDED_USE, style="dim")
-    table = _table(case.name)
+    out = console()
+    out.print(INTENDED_USE, style="dim")
+    table = plain_table(case.name)
     table.add_column("structure")
     table.add_column("volume cc", justify="right")
     table.add_column("slices", justify="right")
     for role, structure in case.structures.items():
         table.add_row(role, f"{slab_volume_cc(structure):.1f}", str(structure.z_mm.size))
-    console.print(table)
+    out.print(table)
     for assumption in case.assumptions:
-        console.print(f"assumed: {assumption}")
+        out.print(f"assumed: {assumption}")
     if written is not None:
-        console.print(f"wrote {written}", soft_wrap=True)
+        out.print(f"wrote {written}", soft_wrap=True)

@@ -109,7 +109,7 @@ class Case:
     """A patient or phantom: structures by role, and what was assumed while reading them.
 
     `identity` is that of the DICOM file it came from; `derived` says of each role that nobody contoured how
-    its structure was made.
+    its structure was made; `labels` and `roles` are what was asked of its reader.
     """
 
     name: str
@@ -119,6 +119,8 @@ class Case:
     phantom_seed: int | None = None
     identity: Identity | None = None
     derived: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, int] = field(default_factory=dict)
+    roles: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

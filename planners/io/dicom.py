@@ -11,14 +11,20 @@ from typing import Any
 import numpy as np
 
 from trocar.planners.io.named import MAX_FILE_BYTES, clean_name
-from trocar.planners.io.rtstruct import DEFLATED, is_dicom
 from trocar.planners.types import Float64Array, require
 from trocar.runtime.errors import InvalidInput
 
+RT_STRUCTURE_SET = "1.2.840.10008.5.1.4.1.1.481.3"
 RT_PLAN = "1.2.840.10008.5.1.4.1.1.481.5"
 RT_DOSE = "1.2.840.10008.5.1.4.1.1.481.2"
 # Their pixels are stored as they are; whoever compresses a dose grid asks every reader for a codec.
 UNCOMPRESSED = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2")
+DEFLATED = b"1.2.840.10008.1.2.1.99"
+
+
+def is_dicom(data: bytes) -> bool:
+    """Whether bytes begin as a DICOM file does."""
+    return data[128:132] == b"DICM"
 
 
 @contextmanager
@@ -50,11 +56,29 @@ def open_dicom(data: bytes, what: str, sop_class: str) -> Any:
     # pydicom inflates this syntax without a bound.
     require(DEFLATED not in data[:4096], f"{what}: the deflated transfer syntax is not read")
     dataset = pydicom.dcmread(io.BytesIO(data))
-    found = str(dataset.get("SOPClassUID", "none"))
-    require(found == sop_class, f"{what}: expected SOP class {sop_class}, got {clean_name(found)}")
-    syntax = str(dataset.file_meta.get("TransferSyntaxUID", UNCOMPRESSED[0]))
-    require(syntax in UNCOMPRESSED, f"{what}: transfer syntax {clean_name(syntax)} is not read")
+    found = text(dataset, "SOPClassUID") or "none"
+    require(found == sop_class, f"{what}: expected SOP class {sop_class}, got {found}")
+    syntax = text(dataset.file_meta, "TransferSyntaxUID") or UNCOMPRESSED[0]
+    require(syntax in UNCOMPRESSED, f"{what}: transfer syntax {syntax} is not read")
     return dataset
+
+
+def plain(item: Any, keyword: str) -> Any:
+    """Return a value, None where it is missing.
+
+    The file says itself what an element is, so that a text may be a sequence; with 3000 more in it,
+    `str` of one goes on for minutes.
+
+    Raises
+    ------
+    InvalidInput
+        It is a sequence.
+    """
+    from pydicom.sequence import Sequence
+
+    value = item.get(keyword)
+    require(not isinstance(value, Sequence), f"{keyword}: expected a value, got a sequence")
+    return value
 
 
 def figure(item: Any, keyword: str, where: str) -> float:
@@ -70,7 +94,7 @@ def figure(item: Any, keyword: str, where: str) -> float:
 
 def figures(item: Any, keyword: str, count: int | None, where: str) -> Float64Array:
     """Return finite figures (count,); any number of them where count is None."""
-    value = item.get(keyword)
+    value = plain(item, keyword)
     try:
         found = np.array([float(one) for one in np.atleast_1d(np.asarray(value, dtype=object))])
     except (TypeError, ValueError):
@@ -85,7 +109,7 @@ def figures(item: Any, keyword: str, count: int | None, where: str) -> Float64Ar
 
 def text(item: Any, keyword: str) -> str:
     """Return a text as one printable line; empty where it is missing."""
-    return clean_name(str(item.get(keyword) or ""))
+    return clean_name(str(plain(item, keyword) or ""))
 
 
 def _shown(value: object) -> str:

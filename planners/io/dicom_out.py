@@ -21,7 +21,9 @@ from trocar.planners.io.dicom_write import (
     reference,
     structure_set,
 )
+from trocar.planners.io.plans import plan_document
 from trocar.planners.io.rtstruct_out import written_structures
+from trocar.planners.io.sealed import add_plan, seal
 from trocar.planners.types import Needle
 
 if TYPE_CHECKING:
@@ -39,7 +41,7 @@ def rtplan_bytes(result: PlanResult) -> bytes:
     plan, source = result.plan, result.source
     dataset, created = header(result, RT_PLAN, "RTPLAN", "plan"), created_at(result)
     dataset.RTPlanLabel = "trocar"
-    dataset.RTPlanDescription = _description(result)
+    dataset.RTPlanDescription = plan_description(result)
     dataset.RTPlanDate, dataset.RTPlanTime = f"{created:%Y%m%d}", f"{created:%H%M%S}"
     dataset.RTPlanGeometry = "PATIENT"
     dataset.ReferencedStructureSetSequence = [structure_set(result)]
@@ -78,7 +80,8 @@ def rtplan_bytes(result: PlanResult) -> bytes:
         )
     ]
     dataset.ApprovalStatus = "UNAPPROVED"
-    return encoded(dataset)
+    add_plan(dataset, plan_document(plan))
+    return seal(encoded(dataset))
 
 
 def rtdose_bytes(result: PlanResult) -> bytes:
@@ -195,10 +198,10 @@ def _channel(number: int, needle: Needle) -> Any:
     )
 
 
-def _description(result: PlanResult) -> str:
-    """Say acceptability and every finding that is no pass, as far as 1024 characters go."""
+def plan_description(result: PlanResult, approval: str = "not approved") -> str:
+    """Say acceptability, approval and every finding that is no pass, as far as 1024 characters go."""
     acceptable = "acceptable" if result.validity.acceptable else "NOT ACCEPTABLE"
-    parts = [f"trocar {version('trocar')}: {acceptable} by {result.protocol.key}; not approved."]
+    parts = [f"trocar {version('trocar')}: {acceptable} by {result.protocol.key}; {approval}."]
     order = {"fail": 0, "warn": 1, "note": 2}
     found = [one for one in result.validity.findings if one.severity in order]
     for one in sorted(found, key=lambda one: order[one.severity]):

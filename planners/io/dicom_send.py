@@ -11,9 +11,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from trocar.planners.io.dicom import RT_DOSE, RT_PLAN, text
+from trocar.planners.io.dicom import RT_DOSE, RT_PLAN, RT_STRUCTURE_SET, text
 from trocar.planners.io.dicom_write import EXPLICIT_LITTLE, IMPLICIT_LITTLE
-from trocar.planners.io.rtstruct import RT_STRUCTURE_SET
 from trocar.planners.types import require
 from trocar.runtime.errors import Unavailable
 

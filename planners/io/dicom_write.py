@@ -10,8 +10,8 @@ from datetime import datetime
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
+from trocar.planners.io.dicom import RT_STRUCTURE_SET
 from trocar.planners.io.plans import plan_document
-from trocar.planners.io.rtstruct import RT_STRUCTURE_SET
 from trocar.planners.types import Identity
 
 if TYPE_CHECKING:

@@ -7,9 +7,8 @@ from collections.abc import Collection, Iterator
 from contextlib import suppress
 from typing import Any
 
-from trocar.planners.io.dicom import figures, open_dicom, refusing, text
+from trocar.planners.io.dicom import RT_STRUCTURE_SET, figures, open_dicom, refusing, text
 from trocar.planners.io.named import clean_name
-from trocar.planners.io.rtstruct import RT_STRUCTURE_SET
 from trocar.planners.types import Identity, ImageSeries
 
 SEXES = ("M", "F", "O")

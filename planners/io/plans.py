@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from trocar.planners.geometry.lattice import check_planes, check_template
 from trocar.planners.io.named import clean_name
 from trocar.planners.types import Lattice, Needle, Plan, Planes, Template, require
+from trocar.runtime.canonical import sha256_of
 from trocar.runtime.errors import InvalidInput
 
 SCHEMA = "trocar.plan/1"
@@ -51,6 +53,40 @@ def plan_document(plan: Plan) -> dict[str, Any]:
     ]
     document["provenance"] = dict(plan.provenance)
     return document
+
+
+def plan_sha256(document: Mapping[str, Any]) -> str:
+    """Return the digest of a `plan.json` document, without the digest it states and without its approval.
+
+    Raises
+    ------
+    InvalidInput
+        The document holds what JSON cannot.
+    """
+    rest = {key: value for key, value in document.items() if key != "approval"}
+    provenance = _object(rest.get("provenance") or {}, "provenance")
+    rest["provenance"] = {key: value for key, value in provenance.items() if key != "plan_sha256"}
+    try:
+        return sha256_of(rest)
+    except (ValueError, RecursionError) as error:
+        raise InvalidInput(f"plan: expected finite figures, got {clean_name(str(error))}") from None
+
+
+def with_digest(plan: Plan) -> Plan:
+    """Have a plan's provenance state the digest of its document."""
+    digest = plan_sha256(plan_document(plan))
+    return replace(plan, provenance={**plan.provenance, "plan_sha256": digest})
+
+
+def parse_plan(data: bytes) -> Mapping[str, Any]:
+    """Parse a plan file's JSON, without looking at what it says.
+
+    Raises
+    ------
+    InvalidInput
+        Too large, or no JSON object.
+    """
+    return _parsed(data)
 
 
 def read_plan(

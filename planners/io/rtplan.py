@@ -192,8 +192,8 @@ def _source(item: Any) -> BrachySource:
 
 
 def _moment(item: Any) -> datetime | None:
-    day = str(item.get("SourceStrengthReferenceDate") or "")
-    time = str(item.get("SourceStrengthReferenceTime") or "").split(".")[0]
+    day = text(item, "SourceStrengthReferenceDate")
+    time = text(item, "SourceStrengthReferenceTime").split(".")[0]
     if not day:
         return None
     try:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,21 +9,23 @@ from typing import Any
 import numpy as np
 
 from trocar.planners.io.contours import MAX_POINTS, build_contours, checked_contour
-from trocar.planners.io.named import MAX_FILE_BYTES, Built, NamedContours, clean_name, listed
+from trocar.planners.io.dicom import (
+    DEFLATED,
+    RT_STRUCTURE_SET,
+    is_dicom,
+    open_dicom,
+    plain,
+    refusing,
+    text,
+)
+from trocar.planners.io.named import Built, NamedContours, clean_name, listed
 from trocar.planners.types import Float64Array, require
 from trocar.runtime.errors import InvalidInput
 
-RT_STRUCTURE_SET = "1.2.840.10008.5.1.4.1.1.481.3"
-DEFLATED = b"1.2.840.10008.1.2.1.99"
 _CLOSED = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")
 # A contour whose z varies more than this does not lie in an axial plane.
 AXIAL_MM = 0.05
 MAX_FOLDER_FILES = 20_000
-
-
-def is_dicom(data: bytes) -> bool:
-    """Whether bytes begin as a DICOM file does."""
-    return data[128:132] == b"DICM"
 
 
 def find_rtstruct(folder: Path) -> Path:
@@ -49,9 +49,10 @@ def find_rtstruct(folder: Path) -> Path:
             stream.seek(0)
             try:
                 part = read_partial(stream, stop_when=lambda tag, _vr, _length: tag > 0x00080016)
+                found = text(part, "SOPClassUID")
             except Exception:  # another file's damage is not this one's
                 continue
-            if str(part.get("SOPClassUID", "")) == RT_STRUCTURE_SET:
+            if found == RT_STRUCTURE_SET:
                 hits.append(path)
     require(
         len(hits) == 1,
@@ -73,53 +74,28 @@ def read_rtstruct(data: bytes) -> NamedContours:
         Not such a file, or damaged; and, for a structure that is used: an open contour, a contour out
         of the axial plane, a frame of reference that is missing or not the file's, no contour.
     """
-    require(len(data) <= MAX_FILE_BYTES, f"RTSTRUCT: {len(data)} bytes, more than {MAX_FILE_BYTES}")
-    try:
+    with refusing("RTSTRUCT"):
         return _read(data)
-    except InvalidInput:
-        raise
-    except Exception as error:  # pydicom raises whatever the bytes trip over
-        detail = " ".join(str(error).split())[:120]
-        raise InvalidInput(f"RTSTRUCT: the file cannot be read ({detail or type(error).__name__})") from None
 
 
 def _read(data: bytes) -> NamedContours:
-    import pydicom
-
-    # What pydicom has to say about a doubtful value would come out between our own lines.
-    warnings.filterwarnings("ignore", category=UserWarning, module=r"pydicom\b")
-    require(is_dicom(data), "RTSTRUCT: not a DICOM file (no DICM at byte 128)")
-    # pydicom inflates this syntax without a bound.
-    require(DEFLATED not in data[:4096], "RTSTRUCT: the deflated transfer syntax is not read")
-    dataset = pydicom.dcmread(io.BytesIO(data))
-    found = str(dataset.get("SOPClassUID", "none"))
-    require(
-        found == RT_STRUCTURE_SET,
-        f"RTSTRUCT: expected an RT Structure Set, got SOP class {clean_name(found)}",
-    )
+    dataset = open_dicom(data, "RTSTRUCT", RT_STRUCTURE_SET)
     regions = list(dataset.get("StructureSetROISequence") or ())
     require(bool(regions), "RTSTRUCT: no structures (empty or missing Structure Set ROI Sequence)")
     require(
         "ROIContourSequence" in dataset,
         "RTSTRUCT: the ROI Contour Sequence is missing; is the file truncated?",
     )
-    names = tuple(clean_name(str(region.get("ROIName", ""))) for region in regions)
+    names = tuple(text(region, "ROIName") for region in regions)
     drawn: dict[int, Any] = {int(item.ReferencedROINumber): item for item in dataset.ROIContourSequence}
     frames = _frames(dataset)
 
     def build(chosen: Mapping[str, int]) -> Built:
-        try:
+        with refusing("RTSTRUCT"):  # sequences are parsed when first looked at
             _check_frames(regions, names, chosen, frames)
             contours: list[list[tuple[float, Float64Array]]] = [[] for _ in names]
             for index in set(chosen.values()):
                 contours[index] = _contours(names[index], drawn.get(int(regions[index].ROINumber)))
-        except InvalidInput:
-            raise
-        except Exception as error:  # sequences are parsed when first looked at
-            detail = " ".join(str(error).split())[:120]
-            raise InvalidInput(
-                f"RTSTRUCT: the contours cannot be read ({detail or type(error).__name__})"
-            ) from None
         return build_contours(names, contours, chosen)
 
     return NamedContours(names, build)
@@ -127,11 +103,8 @@ def _read(data: bytes) -> NamedContours:
 
 def _frames(dataset: Any) -> set[str]:
     """Every frame of reference the file declares."""
-    declared = [
-        item.get("FrameOfReferenceUID") for item in dataset.get("ReferencedFrameOfReferenceSequence") or ()
-    ]
-    declared.append(dataset.get("FrameOfReferenceUID"))
-    return {str(uid) for uid in declared if uid}
+    items = (dataset, *(dataset.get("ReferencedFrameOfReferenceSequence") or ()))
+    return {uid for item in items if (uid := text(item, "FrameOfReferenceUID"))}
 
 
 def _check_frames(
@@ -142,10 +115,10 @@ def _check_frames(
     )
     used: dict[str, str] = {}
     for index in chosen.values():
-        uid = str(regions[index].get("ReferencedFrameOfReferenceUID") or "")
+        uid = text(regions[index], "ReferencedFrameOfReferenceUID")
         require(
             uid in frames,
-            f'RTSTRUCT: structure "{names[index]}" refers to frame of reference "{clean_name(uid)}", '
+            f'RTSTRUCT: structure "{names[index]}" refers to frame of reference "{uid}", '
             f"which the file does not declare",
         )
         used[uid] = names[index]
@@ -159,13 +132,12 @@ def _contours(name: str, item: Any) -> list[tuple[float, Float64Array]]:
     contours: list[tuple[float, Float64Array]] = []
     total = 0
     for contour in (item.get("ContourSequence") if item is not None else None) or ():
-        kind = str(contour.get("ContourGeometricType", "not given"))
+        kind = text(contour, "ContourGeometricType") or "not given"
         if kind == "POINT":
             continue
         require(
             kind in _CLOSED,
-            f'RTSTRUCT: structure "{name}" has an open contour (type {clean_name(kind)}); '
-            f"expected CLOSED_PLANAR",
+            f'RTSTRUCT: structure "{name}" has an open contour (type {kind}); expected CLOSED_PLANAR',
         )
         points = _points(name, contour)
         total += len(points)
@@ -197,7 +169,7 @@ def _points(name: str, contour: Any) -> Float64Array:
     require(
         bool(np.isfinite(flat).all()), f'RTSTRUCT: structure "{name}" has a coordinate that is not finite'
     )
-    claimed = contour.get("NumberOfContourPoints")
+    claimed = plain(contour, "NumberOfContourPoints")
     require(
         claimed in (None, len(flat) // 3),
         f'RTSTRUCT: structure "{name}" has a contour that claims {claimed} points and holds {len(flat) // 3}',

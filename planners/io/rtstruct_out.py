@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from trocar.planners.geometry import slab_volume_cc
+from trocar.planners.io.dicom import RT_STRUCTURE_SET
 from trocar.planners.io.dicom_write import (
     IMPLICIT_LITTLE,
     add_decimals,
@@ -21,7 +22,6 @@ from trocar.planners.io.dicom_write import (
     item,
     reference,
 )
-from trocar.planners.io.rtstruct import RT_STRUCTURE_SET
 from trocar.planners.types import Float64Array, Identity, ImageSeries, Structure
 
 if TYPE_CHECKING:

@@ -1,7 +1,11 @@
+import struct
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydicom.datadict import tag_for_keyword
+from pydicom.dataelem import DataElement
 
 from trocar.planners.case import case_from_bytes, load_case
 from trocar.planners.geometry import slab_volume_cc
@@ -143,7 +147,7 @@ def test_other_dicom_and_garbage(make_rtstruct, prostate):
     def image(dataset):
         dataset.SOPClassUID = "1.2.840.10008.5.1.4.1.1.2"
 
-    refused(make_rtstruct({"CTV": prostate}, change=image), "got SOP class 1.2.840.10008.5.1.4.1.1.2")
+    refused(make_rtstruct({"CTV": prostate}, change=image), "got 1.2.840.10008.5.1.4.1.1.2")
     refused(bytes(128) + b"DICM" + b"\xff" * 500, "RTSTRUCT")
     refused(b"\x00" * 400, "neither NRRD nor DICOM")
     refused(b"", "empty")
@@ -151,6 +155,35 @@ def test_other_dicom_and_garbage(make_rtstruct, prostate):
         b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.2.1.99", 1
     )
     refused(deflated, "deflated transfer syntax")
+
+
+OWNERS = {
+    "FrameOfReferenceUID": lambda dataset: dataset,
+    "ROIName": lambda dataset: dataset.StructureSetROISequence[0],
+    "ReferencedFrameOfReferenceUID": lambda dataset: dataset.StructureSetROISequence[0],
+    "ContourGeometricType": lambda dataset: dataset.ROIContourSequence[0].ContourSequence[0],
+    "NumberOfContourPoints": lambda dataset: dataset.ROIContourSequence[0].ContourSequence[0],
+}
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("keyword", OWNERS)
+def test_a_value_that_is_a_deep_sequence_is_refused_at_once(make_rtstruct, prostate, keyword):
+    """As a text, for a message or a comparison, it would take pydicom minutes."""
+    tag = tag_for_keyword(keyword)
+    head = struct.pack("<HH", tag >> 16, tag & 0xFFFF)
+    body = b""
+    for _ in range(3000):
+        body = struct.pack("<HHI", 0xFFFE, 0xE000, len(body)) + body
+        inner, body = body, head + b"SQ" + struct.pack("<HI", 0, len(body)) + body
+
+    def change(dataset):
+        # pydicom would not write sequences so deep; bytes it does.
+        OWNERS[keyword](dataset)[keyword] = DataElement(tag, "OB", inner)
+
+    data = make_rtstruct({"CTV": prostate}, change=change)
+    assert data.count(head + b"OB") == 1
+    refused(data.replace(head + b"OB", head + b"SQ"), f"{keyword}: expected a value, got a sequence")
 
 
 @settings(max_examples=80, deadline=None)
