@@ -79,6 +79,8 @@ class Remote:
     depth : frames that may wait; the oldest of them is let go for one more. With 1 the newest wins.
     """
 
+    inspects_first = False
+
     def __init__(
         self, spec: WorkerSpec, settings: WatchdogSettings, answered: Answered, *, depth: int = 1
     ) -> None:

@@ -10,10 +10,10 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from trocar.runtime.errors import QueueFull
-from trocar.video.frames import Annotation, Frame, Quality
+from trocar.video.frames import Annotation, Frame
 from trocar.video.remote import Remote, Task, WatchdogSettings, WorkerSpec
 from trocar.video.ring import Slot
 from trocar.video.tracker import Tracker, TrackerSettings
@@ -34,7 +34,6 @@ class Answer:
     queued_ms: float
     total_ms: float
     dropped: int
-    quality: Quality = field(default_factory=Quality)
 
 
 class Stream:
@@ -177,7 +176,6 @@ class Hub:
                         queued_ms=1000 * (begun_s - offered_s),
                         total_ms=1000 * (now_s - task.frame.captured_at_s),
                         dropped=stream.dropped,
-                        quality=task.frame.quality,
                     )
                 )
                 if len(stream.outbox) > _OUTBOX:

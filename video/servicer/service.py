@@ -15,13 +15,14 @@ from trocar.runtime.repository.store import Repository
 from trocar.runtime.server.services import ServiceContext
 from trocar.v1 import video_pb2, video_pb2_grpc
 from trocar.video.config import VideoConfig, read_config
-from trocar.video.frames import Frame
+from trocar.video.frames import Frame, Quality
 from trocar.video.pipeline import Rings
 from trocar.video.quality import inspect
 from trocar.video.remote import WorkerSpec
+from trocar.video.ring import Slot
 from trocar.video.segmenter import MODEL, Recipe, recipe
 from trocar.video.servicer.hub import Hub, Stream
-from trocar.video.servicer.messages import reply_message
+from trocar.video.servicer.messages import quality_of, reply_message
 from trocar.video.servicer.pictures import PictureReader
 
 SERVICE_NAME = video_pb2.DESCRIPTOR.services_by_name["VideoService"].full_name
@@ -148,10 +149,17 @@ class _Reader:
                     continue
                 write(slot.image_bgr)
                 frame = Frame(index, pts_us / 1e6, time.monotonic(), slot.image_bgr)
-                frame = replace(frame, quality=inspect(slot.image_bgr))
+                frame = replace(frame, quality=_quality(request.frame, number, slot))
                 self._stream.offer(number, frame, slot)
                 slot.release()
                 index += 1
+
+
+def _quality(sent: video_pb2.VideoFrame, number: int, slot: Slot) -> Quality:
+    """The client's own measure where it came with this very picture: H.264 may give another one first."""
+    if sent.HasField("quality") and number == sent.id:
+        return quality_of(sent.quality)
+    return inspect(slot.image_bgr)
 
 
 def _settings(requests: Iterator[video_pb2.AnnotateRequest]) -> video_pb2.StreamSettings:
