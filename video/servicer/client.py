@@ -64,8 +64,10 @@ class _Stream:
 
 
 class RemoteServer:
-    """A server's stream, opened anew when it breaks. Frames travel as JPEG; what waits while two are under
-    way is let go, and while there is no stream every frame is answered at once with the reason.
+    """A server's stream, opened anew when it breaks.
+
+    Frames travel as JPEG; what waits while two are under way is let go, and while there is no stream every
+    frame is answered at once with the reason.
 
     Parameters
     ----------

@@ -17,7 +17,7 @@ from trocar.v1 import video_pb2, video_pb2_grpc
 from trocar.video.config import VideoConfig, read_config
 from trocar.video.frames import Frame, Quality
 from trocar.video.pipeline import Rings
-from trocar.video.quality import inspect
+from trocar.video.quality import Inspector
 from trocar.video.remote import WorkerSpec
 from trocar.video.ring import Slot
 from trocar.video.segmenter import MODEL, Recipe, recipe
@@ -132,7 +132,7 @@ class _Reader:
                 return
 
     def _read(self) -> None:
-        rings, pictures = Rings(_SLOTS), PictureReader()
+        rings, pictures, inspect = Rings(_SLOTS), PictureReader(), Inspector()
         index = 0
         for request in self._received():
             if request.WhichOneof("content") != "frame":
@@ -149,13 +149,13 @@ class _Reader:
                     continue
                 write(slot.image_bgr)
                 frame = Frame(index, pts_us / 1e6, time.monotonic(), slot.image_bgr)
-                frame = replace(frame, quality=_quality(request.frame, number, slot))
+                frame = replace(frame, quality=_quality(request.frame, number, slot, inspect))
                 self._stream.offer(number, frame, slot)
                 slot.release()
                 index += 1
 
 
-def _quality(sent: video_pb2.VideoFrame, number: int, slot: Slot) -> Quality:
+def _quality(sent: video_pb2.VideoFrame, number: int, slot: Slot, inspect: Inspector) -> Quality:
     """The client's own measure where it came with this very picture: H.264 may give another one first."""
     if sent.HasField("quality") and number == sent.id:
         return quality_of(sent.quality)
