@@ -43,6 +43,7 @@ _NOISE = 0.005
 # Shares of such pixels: a patient leaves more than the second, instruments and smoke included; a room less
 # than the first.
 _ROOM, _PATIENT = 0.22, 0.34
+_LEVELS = np.arange(256, dtype=np.float32) / np.float32(255)
 _WINDOWS = {size: np.ones((size, size), np.uint8) for size in (5, _DARK_WINDOW_PX)}
 
 
@@ -117,7 +118,7 @@ class _Planes:
         cv2.resize(source, self._small.shape[1::-1], dst=self._small, interpolation=cv2.INTER_AREA)
         for channel, plane in enumerate((self.blue, self.green, self.red)):
             cv2.extractChannel(self._small, channel, dst=self._bytes)
-            cv2.multiply(self._bytes, 1.0, dst=plane, scale=1 / 255, dtype=cv2.CV_32F)
+            cv2.LUT(self._bytes, _LEVELS, dst=plane)
         cv2.merge((self.blue, self.green, self.red), dst=self._colours)
         cv2.cvtColor(self._colours, cv2.COLOR_BGR2GRAY, dst=self.grey)
         np.minimum(np.minimum(self.blue, self.green, out=self.least), self.red, out=self.least)
