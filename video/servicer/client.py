@@ -224,6 +224,9 @@ class RemoteServer:
         except grpc.RpcError as error:
             if stream.silent:
                 return Unavailable(f"the server has not answered for {_SILENT_S:g} s")
+            if error.code() is grpc.StatusCode.UNAVAILABLE:
+                # gRPC's own words are a paragraph; these stand on the picture.
+                return Unavailable(f"no server at {self._address}")
             return error_of(error.code(), error.details() or "")
         except Exception as error:  # whatever it is, every frame is answered
             stream.call.cancel()

@@ -95,12 +95,16 @@ def test_live_goes_on_without_the_server_and_annotates_again_when_it_is_back(
         thread.join(PATIENCE_S)
     again.stop()
     (summary,) = summaries
-    # Not one picture is missing or out of order, and each was looked at once.
-    assert [index for index, _, _ in screen.shown] == list(range(summary.counts.frames))
+    # Every picture went out once and in order, but for those that a loaded machine dropped and counted; each was
+    # looked at once.
+    indices = [index for index, _, _ in screen.shown]
+    assert indices == sorted(set(indices))
+    assert len(indices) == summary.counts.frames - summary.counts.dropped
     assert inspector.calls == summary.counts.frames
     between = [(on, reason) for index, on, reason in screen.shown if dark <= index < back]
     assert not any(on for on, _ in between)
     assert len(between) > 20
+    assert {reason for _, reason in between} & {f"no server at {server.target}"}
     assert all(reason for _, reason in between)
     assert summary.starts >= 2
     assert summary.counts.failed > 0
