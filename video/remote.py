@@ -20,7 +20,7 @@ from trocar.runtime import process
 from trocar.runtime.config import limits
 from trocar.runtime.errors import DeviceError, InvalidInput
 from trocar.video.frames import Annotation, Frame
-from trocar.video.messages import MAX_BYTES, decode, encode, read_annotation
+from trocar.video.messages import Inbox, decode, encode, read_annotation
 from trocar.video.ring import Ring, Slot
 
 
@@ -79,6 +79,8 @@ class Remote:
     depth : frames that may wait; the oldest of them is let go for one more. With 1 the newest wins.
     """
 
+    inspects_first = False
+
     def __init__(
         self, spec: WorkerSpec, settings: WatchdogSettings, answered: Answered, *, depth: int = 1
     ) -> None:
@@ -87,6 +89,7 @@ class Remote:
         self._depth = depth
         self._pending: deque[Task] = deque()
         self._running: Task | None = None
+        self._inbox = Inbox()
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._stopping = threading.Event()
         self._ready = threading.Event()
@@ -237,7 +240,7 @@ class Remote:
         return any(descriptor == link.fileno() for descriptor, _ in events)
 
     def _receive(self, link: socket.socket) -> dict[str, Any]:
-        data = link.recv(MAX_BYTES)
+        data, _ = self._inbox.receive(link)
         if not data:
             raise _WorkerLost("the model's process ended")
         try:

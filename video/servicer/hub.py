@@ -10,11 +10,11 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from trocar.runtime.errors import QueueFull
 from trocar.runtime.server.scheduler import Scheduler
-from trocar.video.frames import Annotation, Frame, Quality
+from trocar.video.frames import Annotation, Frame
 from trocar.video.remote import Remote, Task, WatchdogSettings, WorkerSpec
 from trocar.video.ring import Slot
 from trocar.video.servicer.tally import MEMORY, NEWER, READER, Tally
@@ -36,7 +36,6 @@ class Answer:
     queued_ms: float
     total_ms: float
     dropped: int
-    quality: Quality = field(default_factory=Quality)
     # When the model was given the frame, and when it had answered, on the monotonic clock.
     begun_at_s: float = 0.0
     answered_at_s: float = 0.0
@@ -226,7 +225,6 @@ class Hub:
                         queued_ms=1000 * (begun_s - offered_s),
                         total_ms=total_ms,
                         dropped=stream.dropped,
-                        quality=task.frame.quality,
                         begun_at_s=begun_s,
                         answered_at_s=now_s,
                     )

@@ -17,13 +17,14 @@ from trocar.runtime.server.services import ServiceContext
 from trocar.runtime.telemetry import Family, Stage, Telemetry, current, end_to_end, served_models
 from trocar.v1 import video_pb2, video_pb2_grpc
 from trocar.video.config import VideoConfig, read_config
-from trocar.video.frames import Frame
+from trocar.video.frames import Frame, Quality
 from trocar.video.pipeline import Rings
-from trocar.video.quality import inspect
+from trocar.video.quality import Inspector
 from trocar.video.remote import WorkerSpec
+from trocar.video.ring import Slot
 from trocar.video.segmenter import MODEL, Recipe, recipe
 from trocar.video.servicer.hub import Answer, Hub, Stream
-from trocar.video.servicer.messages import reply_message
+from trocar.video.servicer.messages import quality_of, reply_message
 from trocar.video.servicer.pictures import PictureReader
 from trocar.video.servicer.tally import STAGES, Tally
 
@@ -226,7 +227,7 @@ class _Reader:
                 return
 
     def _read(self) -> None:
-        rings, pictures = Rings(_SLOTS), PictureReader()
+        rings, pictures, inspect = Rings(_SLOTS), PictureReader(), Inspector()
         index = 0
         for request in self._received():
             if request.WhichOneof("content") != "frame":
@@ -247,10 +248,17 @@ class _Reader:
                 now_s = time.monotonic()
                 frame = Frame(index, pts_us / 1e6, now_s, slot.image_bgr, received_at_s=received_s)
                 received_s = now_s
-                frame = replace(frame, quality=inspect(slot.image_bgr))
+                frame = replace(frame, quality=_quality(request.frame, number, slot, inspect))
                 self._stream.offer(number, frame, slot)
                 slot.release()
                 index += 1
+
+
+def _quality(sent: video_pb2.VideoFrame, number: int, slot: Slot, inspect: Inspector) -> Quality:
+    """The client's own measure where it came with this very picture: H.264 may give another one first."""
+    if sent.HasField("quality") and number == sent.id:
+        return quality_of(sent.quality)
+    return inspect(slot.image_bgr)
 
 
 def _settings(requests: Iterator[video_pb2.AnnotateRequest]) -> video_pb2.StreamSettings:
