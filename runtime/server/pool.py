@@ -73,14 +73,14 @@ class Pool:
         self._closed = False
 
     def start(self) -> None:
-        """Have one process ready.
+        """Have one process ready, with all the cores that it can get until it is.
 
         Raises
         ------
         TrocarError
             What it says why it cannot work.
         """
-        self._put(self._take())
+        self._put(_Worker(self._spec, hurry=True))
 
     def renew(self, spec: PoolSpec) -> None:
         """Have other processes answer from now on; those that work on something end with it.
@@ -90,7 +90,7 @@ class Pool:
         TrocarError
             Why the first of them cannot work; the others go on.
         """
-        worker = _Worker(spec)
+        worker = _Worker(spec, hurry=True)
         with self._lock:
             self._spec = spec
             idle, self._idle = self._idle, []
@@ -164,7 +164,7 @@ class Pool:
 class _Worker:
     """A process and this side of its link."""
 
-    def __init__(self, spec: PoolSpec) -> None:
+    def __init__(self, spec: PoolSpec, *, hurry: bool = False) -> None:
         self.spec = spec
         self._name = spec.factory
         # Whether it waits for a request: one that did not finish the last one is of no more use.
@@ -174,7 +174,8 @@ class _Worker:
         self._sending = threading.Lock()
         self._number = 0
         try:
-            self._send({"factory": spec.factory, "arguments": dict(spec.arguments), "cpu": spec.cpu})
+            first = {"factory": spec.factory, "arguments": dict(spec.arguments)}
+            self._send({**first, "cpu": spec.cpu, "hurry": hurry})
             if not self._link.poll(START_S):
                 raise DeviceError(f"{self._name}: expected its process to be ready in {START_S:g} s")
             header, _ = self._receive()

@@ -112,7 +112,8 @@ def main(arguments: list[str]) -> int:
     """Serve until the other side ends."""
     link = Connection(begin(arguments).detach())
     first = json.loads(link.recv_bytes())
-    _claim(first["cpu"])
+    if not first["hurry"]:
+        _claim(first["cpu"])
     # Where memory runs out, a request is to go and not the server.
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("500")
@@ -122,6 +123,8 @@ def main(arguments: list[str]) -> int:
         link.send_bytes(json.dumps(_said(error)).encode())
         link.send_bytes(b"")
         return 0
+    if first["hurry"]:
+        _claim(first["cpu"])
     requests = _Link(link)
     requests.answer({})
     while True:
@@ -135,10 +138,13 @@ def main(arguments: list[str]) -> int:
 
 
 def _claim(cpu: str) -> None:
-    if cpu == "low":
-        os.nice(_LOW_NICE)
-    elif cpu == "idle":
-        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    """Change all threads that there are; later ones inherit it."""
+    for thread in map(int, os.listdir("/proc/self/task")):
+        if cpu == "low":
+            nice = os.getpriority(os.PRIO_PROCESS, thread)
+            os.setpriority(os.PRIO_PROCESS, thread, min(19, nice + _LOW_NICE))
+        elif cpu == "idle":
+            os.sched_setscheduler(thread, os.SCHED_IDLE, os.sched_param(0))
 
 
 def _open(first: dict[str, Any]) -> Handler:
