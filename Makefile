@@ -10,13 +10,15 @@ SOURCES := $(wildcard $(shell git ls-files -co --exclude-standard -- bench plann
 WHEEL := build/wheel/.built
 RUN := $(VENV)/.run
 TOOLS := $(VENV)/.tools
+PEERS := $(VENV)/.peers
+BASELINES ?= out/bench
 SANITIZED := build/sanitize/.built
 PACKAGES := trocar.planners trocar.runtime trocar.training trocar.export trocar.video trocar.bench
 export CMAKE_BUILD_PARALLEL_LEVEL ?= $(shell nproc 2>/dev/null || echo 2)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help env build demo test dicomtools sanitize gpu testtrain testray check ruff types imports clang-format stubs-current pytest stubs dev picture clean
+.PHONY: help env build demo test dicomtools sanitize gpu bench figures testtrain testray check ruff types imports clang-format stubs-current pytest stubs dev picture clean
 say = @printf '==> %s\n' "$(1)"
 
 help: ## list the targets
@@ -58,6 +60,12 @@ sanitize: $(TOOLS) $(SANITIZED) ## the kernels' tests with AddressSanitizer and 
 
 gpu: $(TOOLS) ## on a machine with a GPU: parity, compute-sanitizer, the kernels' bandwidth
 	@tools/gpu.sh $(BIN)/python out/gpu
+
+bench: $(PEERS) ## measure every figure of README (BASELINES=bench/baselines/DEVICE to keep them there)
+	@tools/bench.sh $(BIN)/trocar $(BASELINES)
+
+figures: ## write README's figures from the records (BASELINES=bench/baselines/DEVICE; else as README says)
+	@$(PYTHON) tools/figures.py $(if $(filter-out out/bench,$(BASELINES)),$(BASELINES))
 
 check: ruff types imports clang-format stubs-current ## ruff, mypy --strict, import rules, clang-format, stubs are current
 
@@ -135,6 +143,11 @@ $(RUN): $(WHEEL)
 $(TOOLS): $(RUN)
 	$(call say,pip install: the tools that test and check)
 	@$(PIP) install "$$(echo build/wheel/*.whl)[test,check,rtx]"
+	@touch $@
+
+$(PEERS): $(RUN)
+	$(call say,pip install: what bench compares with)
+	@$(PIP) install "$$(echo build/wheel/*.whl)[peers]"
 	@touch $@
 
 $(STUBS)/.made: tools/stubs-requirements.txt | preflight

@@ -12,7 +12,7 @@ from trocar.planners.features import CHANNELS, SIDE
 from trocar.planners.types import Float32Array
 from trocar.runtime.errors import ManifestMismatch
 from trocar.runtime.repository.load import open_model
-from trocar.runtime.repository.store import Repository, shipped
+from trocar.runtime.repository.store import Model, Repository, shipped
 from trocar.runtime.session.base import Session
 
 MODEL = "tpgan"
@@ -34,8 +34,10 @@ class Generator:
     novelty: Mapping[str, Any]
 
     @classmethod
-    def open(cls, repository: Repository | None = None, *, threads: int = 1) -> Generator:
-        """Open the newest version in a repository; of the shipped models where none is given.
+    def open(
+        cls, repository: Repository | None = None, *, threads: int = 1, version: int | None = None
+    ) -> Generator:
+        """Open a version, the newest unless told, in a repository; of the shipped models where none is given.
 
         Raises
         ------
@@ -44,8 +46,18 @@ class Generator:
         ManifestMismatch
             A file is not what the manifest says, or the network is not of this generator's shape.
         """
-        model = (repository or shipped()).open(MODEL)
-        session = open_model(model, threads=threads)
+        model = (repository or shipped()).open(MODEL, version)
+        return cls.of(model, open_model(model, threads=threads))
+
+    @classmethod
+    def of(cls, model: Model, session: Session) -> Generator:
+        """Take a model that is open.
+
+        Raises
+        ------
+        ManifestMismatch
+            The network is not of this generator's shape.
+        """
         expected = {"features": (len(CHANNELS), *_SITES), "noise": (NOISE_CHANNELS, *_SITES)}
         found = {spec.name: spec.shape[1:] for spec in session.inputs}
         if found != expected:

@@ -91,12 +91,18 @@ def access_of(args: argparse.Namespace) -> Access | None:
     return Access(args.server, ca, certificate, key, _token(args.token_file))
 
 
-def open_channel(access: Access) -> grpc.Channel:
-    """Open a channel; nothing is sent before the first call."""
+def open_channel(access: Access, more: tuple[tuple[str, int], ...] = ()) -> grpc.Channel:
+    """Open a channel; nothing is sent before the first call.
+
+    Parameters
+    ----------
+    more : options of the channel besides ours.
+    """
     import grpc
 
+    options = (*_OPTIONS, *more)
     if not (access.tls_ca or access.token):
-        return grpc.insecure_channel(access.address, options=_OPTIONS)
+        return grpc.insecure_channel(access.address, options=options)
     if access.tls_ca:
         credentials = grpc.ssl_channel_credentials(
             access.tls_ca, access.tls_key or None, access.tls_cert or None
@@ -109,7 +115,7 @@ def open_channel(access: Access) -> grpc.Channel:
     if access.token:
         token = grpc.access_token_call_credentials(access.token)
         credentials = grpc.composite_channel_credentials(credentials, token)
-    return grpc.secure_channel(access.address, credentials, options=_OPTIONS)
+    return grpc.secure_channel(access.address, credentials, options=options)
 
 
 def _token(path: Path | None) -> str:

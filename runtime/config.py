@@ -86,10 +86,17 @@ class ServerConfig:
         is empty.
     max_message_mib : the largest request taken; a larger one is RESOURCE_EXHAUSTED.
     max_running : requests computed at once.
-    max_queued : requests that may wait for one of those; the next is RESOURCE_EXHAUSTED.
+    max_queued : requests that may wait for each model, and for planning; the next is RESOURCE_EXHAUSTED.
+    max_held : requests that run or wait, over all models and services; the next is RESOURCE_EXHAUSTED.
     drain_grace_s : how long SIGTERM waits for what is in flight before it is cancelled.
     reflection : whether the server describes its services to tools such as grpcurl.
+    watch_s : how often to look for new versions of models in the repository, and serve them; 0 never.
+    metrics : `host:port` where Prometheus may read metrics over HTTP; empty nowhere.
+    metrics_public : whether `metrics` may be an address that other machines reach; there is no TLS there.
+    traces : `http://host:port` of an OpenTelemetry collector (OTLP over gRPC); empty as the environment's
+        `OTEL_*` variables say.
     log_level : `debug`, `info`, `warning` or `error`, on stderr.
+    log_format : `text`, or `json` with an object a line.
     tls, auth, clients : tables of their own.
     """
 
@@ -101,9 +108,15 @@ class ServerConfig:
     max_message_mib: int = field(default=64, metadata=limits(1, 1024))
     max_running: int = field(default=2, metadata=limits(1, 256))
     max_queued: int = field(default=8, metadata=limits(0, 1024))
+    max_held: int = field(default=64, metadata=limits(1, 4096))
     drain_grace_s: float = field(default=30.0, metadata=limits(0, 3600))
     reflection: bool = False
+    watch_s: float = field(default=0.0, metadata=limits(0, 3600))
+    metrics: str = ""
+    metrics_public: bool = False
+    traces: str = ""
     log_level: str = field(default="info", metadata=limits(choices=("debug", "info", "warning", "error")))
+    log_format: str = field(default="text", metadata=limits(choices=("text", "json")))
     tls: TlsConfig = field(default_factory=TlsConfig)
     auth: AuthConfig = field(default_factory=AuthConfig)
     clients: ClientsConfig = field(default_factory=ClientsConfig)

@@ -26,6 +26,7 @@ class ServerProcess:
     process: subprocess.Popen[str]
     target: str
     log: Path
+    metrics: str = ""
 
     def stop(self, signal_number: int = signal.SIGTERM, timeout_s: float = 60.0) -> int:
         """Send a signal and return the exit code."""
@@ -55,6 +56,9 @@ def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[
 
     def start(listen: str = "127.0.0.1:0", config: str = "") -> ServerProcess:
         folder = tmp_path_factory.mktemp("server")
+        if "[services.planning]" not in config:
+            # By default plans wait for whatever else wants the machine, which here may be anything.
+            config += '\n[services.planning]\ncpu = "normal"\n'
         (folder / "trocar.toml").write_text(config)
         log = folder / "log.txt"
         with log.open("w") as stderr:
@@ -67,7 +71,8 @@ def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[
         assert process.stdout is not None
         line = process.stdout.readline()
         assert line, f"the server did not start: {log.read_text()}"
-        started.append(ServerProcess(process, json.loads(line)["listening"], log))
+        said = json.loads(line)
+        started.append(ServerProcess(process, said["listening"], log, said.get("metrics", "")))
         return started[-1]
 
     yield start
@@ -125,6 +130,7 @@ def inference_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
             _tensors(("brain", "bfloat16", ["batch", 2])),
             _tensors(("same", "bfloat16", ["batch", 2]), ("wide", "float32", ["batch", 2])),
         ),
+        "turns": (_tensors(("turns", "int64", [])), _tensors(("counted", "int64", []))),
         "broken_graph": (_tensors(("left", "float32", rows)), _tensors(("total", "float32", rows))),
         "broken_run": (_tensors(("left", "float32", rows)), _tensors(("square", "float32", [7, 7]))),
     }

@@ -46,6 +46,7 @@ class Frame:
     captured_at_s : when it was decoded, on the monotonic clock.
     image_bgr : (height, width, 3) uint8; borrowed from the pipeline, valid while the frame is handled.
     quality : how well it can be seen.
+    received_at_s : when its bytes were there, on the monotonic clock; of a server's frames.
     """
 
     index: int
@@ -53,6 +54,7 @@ class Frame:
     captured_at_s: float
     image_bgr: UInt8Array
     quality: Quality = Quality()
+    received_at_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

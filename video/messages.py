@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import math
+import socket
+from array import array
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +18,22 @@ from trocar.video.frames import Annotation, Instance, UInt8Array
 
 MAX_BYTES = 1 << 16
 MAX_INSTANCES = 64
+
+
+class Inbox:
+    """Memory for one message at a time: a new buffer for each would be the largest a frame takes."""
+
+    def __init__(self) -> None:
+        self._room = bytearray(MAX_BYTES)
+
+    def receive(self, link: socket.socket) -> tuple[bytes, list[int]]:
+        """Wait for a message; returns its bytes, none where the other side has ended, and its descriptors."""
+        size, extra, _, _ = link.recvmsg_into([self._room], socket.CMSG_SPACE(array("i").itemsize))
+        descriptors = array("i")
+        for level, kind, data in extra:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                descriptors.frombytes(data[: len(data) // descriptors.itemsize * descriptors.itemsize])
+        return bytes(memoryview(self._room)[:size]), list(descriptors)
 
 
 def encode(document: Mapping[str, Any]) -> bytes:

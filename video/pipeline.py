@@ -43,6 +43,10 @@ class Engine(Protocol):
     def starts(self) -> int:
         """How often it was started or connected."""
 
+    @property
+    def inspects_first(self) -> bool:
+        """Whether a frame's quality has to be known before it is offered: it decides what may be sent."""
+
     def wait_ready(self) -> None:
         """Wait until it is, or raise why it cannot be."""
 
@@ -160,12 +164,17 @@ def run_live(
                 continue
             frame = _decode(index, picture, slot)
             presenter.enqueue(frame, slot)
-            engine.offer(frame, slot)
-            # While the model works: the picture does not wait for this.
-            quality = inspect(frame.image_bgr)
-            presenter.inspected(quality)
+            if engine.inspects_first:
+                frame = replace(frame, quality=inspect(frame.image_bgr))
+                presenter.inspected(frame.quality)
+                engine.offer(frame, slot)
+            else:
+                engine.offer(frame, slot)
+                # While the model works: the picture does not wait for this.
+                frame = replace(frame, quality=inspect(frame.image_bgr))
+                presenter.inspected(frame.quality)
             if recorder is not None:
-                recorder.inspected(index, quality)
+                recorder.inspected(index, frame.quality)
                 if recorder.error is not None:
                     break
             slot.release()

@@ -22,8 +22,8 @@ from trocar.video.remote import ENDING, SKIPPED, Task
 from trocar.video.ring import Slot
 from trocar.video.tracker import Tracker, TrackerSettings
 
-# The picture is looked at on every so many-th row and column for the overlap of two frames.
-_OVERLAP_STEP = 8
+# The picture is looked at on a grid of about so many rows for the overlap of two frames.
+_OVERLAP_ROWS = 90
 # Frames that may wait to be shown; a display slower than the source loses the oldest, not the newest.
 _QUEUE = 3
 
@@ -240,7 +240,9 @@ def _overlap(before: Annotation | None, after: Annotation) -> float:
     """Intersection over union of two foregrounds, on a coarse grid; 1 where there is nothing to compare."""
     if before is None or before.labels.shape != after.labels.shape:
         return 1.0
-    first = before.labels[::_OVERLAP_STEP, ::_OVERLAP_STEP] >= before.object_from
-    second = after.labels[::_OVERLAP_STEP, ::_OVERLAP_STEP] >= after.object_from
-    union = int(np.count_nonzero(first | second))
-    return int(np.count_nonzero(first & second)) / union if union else 1.0
+    step = max(1, after.labels.shape[0] // _OVERLAP_ROWS)
+    first = before.labels[::step, ::step] >= before.object_from
+    second = after.labels[::step, ::step] >= after.object_from
+    either = int(np.count_nonzero(first)) + int(np.count_nonzero(second))
+    both = int(np.count_nonzero(np.logical_and(first, second, out=first)))
+    return both / (either - both) if either else 1.0

@@ -20,6 +20,7 @@ import numpy.typing as npt
 from trocar.video.frames import Quality, UInt8Array
 
 Float32Array = npt.NDArray[np.float32]
+Mask = npt.NDArray[np.bool_]
 
 _COLUMNS = 320
 # Anything brighter than this is lit by the endoscope.
@@ -42,116 +43,191 @@ _NOISE = 0.005
 # Shares of such pixels: a patient leaves more than the second, instruments and smoke included; a room less
 # than the first.
 _ROOM, _PATIENT = 0.22, 0.34
+_LEVELS = np.arange(256, dtype=np.float32) / np.float32(255)
+_WINDOWS = {size: np.ones((size, size), np.uint8) for size in (5, _DARK_WINDOW_PX)}
+
+
+class Inspector:
+    """Measures one stream's frames, one at a time, in memory that it keeps: `inspect` for those in a row."""
+
+    def __init__(self) -> None:
+        self._held: _Planes | None = None
+
+    def __call__(self, image_bgr: UInt8Array) -> Quality:
+        """Measure one frame.
+
+        Parameters
+        ----------
+        image_bgr : (height, width, 3) uint8.
+        """
+        if self._held is None or self._held.frame_shape != image_bgr.shape:
+            self._held = _Planes(image_bgr.shape)
+        held = self._held
+        held.take(image_bgr)
+        held.find_view()
+        if held.seen < _LEAST_PIXELS:
+            level = sum(cv2.mean(plane)[0] for plane in (held.blue, held.green, held.red)) / 3
+            return Quality(exposure=level, blur=1.0)
+        held.find_detail()
+        return Quality(
+            smoke=_smoke(held),
+            blur=_blur(held),
+            fouling=_fouling(held),
+            highlights=_highlights(held),
+            exposure=cv2.mean(held.grey, mask=held.view)[0],
+            out_of_body=_out_of_body(held),
+        )
 
 
 def inspect(image_bgr: UInt8Array) -> Quality:
-    """Measure one frame.
+    """Measure one frame by itself; see `Inspector`."""
+    return Inspector()(image_bgr)
+
+
+class _Planes:
+    """A reduced frame plane by plane, and room for what is computed from it: as large for every frame.
+
+    Whole planes: a reduction over an axis of 3 is many times slower.
+    """
+
+    def __init__(self, frame_shape: tuple[int, ...]) -> None:
+        self.frame_shape = frame_shape
+        height, width = frame_shape[:2]
+        columns = min(_COLUMNS, width)
+        rows = max(1, round(height * columns / width))
+        shape = (rows, columns)
+        # Of a large frame every second pixel is enough: the mean over what remains hides the gaps.
+        self._step = 2 if width >= 4 * _COLUMNS else 1
+        half = (-(-height // self._step), -(-width // self._step), 3)
+        self._half = np.empty(half if self._step > 1 else (0, 0, 3), np.uint8)
+        self._small = np.empty((*shape, 3), np.uint8)
+        self._bytes, self.view = np.empty(shape, np.uint8), np.empty(shape, np.uint8)
+        self._colours = np.empty((*shape, 3), np.float32)
+        self.blue, self.green, self.red, self.least, self.most = np.empty((5, *shape), np.float32)
+        self.grey, self.fine, self.coarse, self.room, self.other = np.empty((5, *shape), np.float32)
+        self.yes, self.no = np.empty((2, *shape), np.bool_)
+        self._regions = np.empty(shape, np.int32)
+        self.seen = 0
+
+    def take(self, image_bgr: UInt8Array) -> None:
+        """Reduce a frame into the planes."""
+        source = image_bgr
+        if self._step > 1:
+            np.copyto(self._half, image_bgr[:: self._step, :: self._step])
+            source = self._half
+        cv2.resize(source, self._small.shape[1::-1], dst=self._small, interpolation=cv2.INTER_AREA)
+        for channel, plane in enumerate((self.blue, self.green, self.red)):
+            cv2.extractChannel(self._small, channel, dst=self._bytes)
+            cv2.LUT(self._bytes, _LEVELS, dst=plane)
+        cv2.merge((self.blue, self.green, self.red), dst=self._colours)
+        cv2.cvtColor(self._colours, cv2.COLOR_BGR2GRAY, dst=self.grey)
+        np.minimum(np.minimum(self.blue, self.green, out=self.least), self.red, out=self.least)
+        np.maximum(np.maximum(self.blue, self.green, out=self.most), self.red, out=self.most)
+
+    def find_view(self) -> None:
+        """Fill in where the endoscope looks."""
+        lit = np.greater(self.most, _LIT, out=self.yes)
+        mark_view(lit.view(np.uint8), self._regions, self._bytes, self.view)
+        self.seen = cv2.countNonZero(self.view)
+
+    def find_detail(self) -> None:
+        """Split the picture into fine detail, coarse detail and the rest."""
+        smooth = cv2.GaussianBlur(self.grey, (0, 0), _FINE_SIGMA_PX, dst=self.room)
+        np.subtract(self.grey, smooth, out=self.fine)
+        blurred = cv2.GaussianBlur(self.grey, (0, 0), _COARSE_SIGMA_PX, dst=self.other)
+        np.subtract(smooth, blurred, out=self.coarse)
+
+    def share(self, chosen: Mask) -> float:
+        """Share of the view where a condition holds; the condition is overwritten."""
+        np.logical_and(chosen, self.view.view(np.bool_), out=chosen)
+        return cv2.countNonZero(chosen.view(np.uint8)) / self.seen
+
+
+def mark_view(lit: UInt8Array, regions: npt.NDArray[np.int32], scratch: UInt8Array, view: UInt8Array) -> None:
+    """Write where the endoscope looks: the hull of the largest lit region, drawn in by a few pixels.
 
     Parameters
     ----------
-    image_bgr : (height, width, 3) uint8.
+    lit : (rows, columns), 1 where the reduced picture is lit; overwritten.
+    regions, scratch : room of the same size.
+    view : 1 inside, 0 outside; nothing of a black picture is inside.
     """
-    small = _reduced(image_bgr)
-    blue, green, red = map(
-        _float32, cv2.split(small)
-    )  # whole planes: a reduction over an axis of 3 is many times slower
-    least, most = np.minimum(np.minimum(blue, green), red), np.maximum(np.maximum(blue, green), red)
-    view = field_of_view(most)
-    if np.count_nonzero(view) < _LEAST_PIXELS:
-        return Quality(exposure=float(small.mean()), blur=1.0)
-    grey = _float32(cv2.cvtColor(small, cv2.COLOR_BGR2GRAY))
-    fine, coarse = _detail(grey)
-    return Quality(
-        smoke=_smoke(least, most, view),
-        blur=_blur(fine[view], coarse[view]),
-        fouling=_fouling(fine, grey, view),
-        highlights=float(np.mean((least[view] > _BRIGHT) & (most[view] - least[view] < _WASHED_OUT))),
-        exposure=float(grey[view].mean()),
-        out_of_body=_out_of_body(blue[view], green[view], red[view]),
-    )
+    count, _, stats, _ = cv2.connectedComponentsWithStats(lit, labels=regions, connectivity=4)
+    view[...] = 0
+    if count < 2:
+        return
+    largest = 1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA]))
+    inside = np.equal(regions, largest, out=lit.view(np.bool_))
+    # The hull is that of the first and the last pixel of each row.
+    rows = np.flatnonzero(inside.any(axis=1))
+    first = inside.argmax(axis=1)[rows]
+    # The other way round in memory of our own: `argmax` would copy.
+    np.copyto(scratch, inside[:, ::-1])
+    last = inside.shape[1] - 1 - scratch.argmax(axis=1)[rows]
+    ends = np.stack([np.concatenate([first, last]), np.concatenate([rows, rows])], axis=1)
+    scratch[...] = 0
+    cv2.fillConvexPoly(scratch, cv2.convexHull(ends.astype(np.int32)), 1)
+    cv2.erode(scratch, _WINDOWS[5], dst=view, borderType=cv2.BORDER_REPLICATE)
 
 
-def field_of_view(brightness: Float32Array) -> npt.NDArray[np.bool_]:
-    """Return where the endoscope looks: the hull of the largest lit region, drawn in by a few pixels.
-
-    Parameters
-    ----------
-    brightness : (rows, columns) float32, 0 to 1, the greatest of the colours of a reduced picture.
-
-    Returns
-    -------
-    (rows, columns) bool; all False in a black picture.
-    """
-    lit = (brightness > _LIT).astype(np.uint8)
-    count, regions, stats, _ = cv2.connectedComponentsWithStats(lit, connectivity=4)
-    mask: npt.NDArray[Any] = np.zeros(lit.shape, np.uint8)
-    if count > 1:
-        largest = 1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA]))
-        outlines, _ = cv2.findContours(
-            (regions == largest).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE
-        )
-        hull = cv2.convexHull(np.concatenate(outlines))
-        cv2.fillConvexPoly(mask, hull, 1)
-        mask = cv2.erode(mask, np.ones((5, 5), np.uint8), borderType=cv2.BORDER_REPLICATE)
-    return mask.astype(bool)
-
-
-def _reduced(image_bgr: UInt8Array) -> Float32Array:
-    height, width = image_bgr.shape[:2]
-    columns = min(_COLUMNS, width)
-    rows = max(1, round(height * columns / width))
-    # Of a large frame every second pixel is enough: the mean over what remains hides the gaps.
-    step = 2 if width >= 4 * _COLUMNS else 1
-    small = cv2.resize(image_bgr[::step, ::step], (columns, rows), interpolation=cv2.INTER_AREA)
-    return small.astype(np.float32) / np.float32(255)
-
-
-def _float32(image: npt.NDArray[Any]) -> Float32Array:
-    return np.asarray(image, dtype=np.float32)
-
-
-def _smoke(least: Float32Array, most: Float32Array, view: npt.NDArray[np.bool_]) -> float:
-    dark = cv2.erode(least, np.ones((_DARK_WINDOW_PX, _DARK_WINDOW_PX), np.uint8))
-    saturation = (most - least) / np.maximum(most, np.float32(1e-3))
-    logit = _SMOKE_DARK[0] * (float(dark[view].mean()) - _SMOKE_DARK[1]) - _SMOKE_SATURATION[0] * (
-        float(saturation[view].mean()) - _SMOKE_SATURATION[1]
+def _smoke(held: _Planes) -> float:
+    dark = cv2.mean(cv2.erode(held.least, _WINDOWS[_DARK_WINDOW_PX], dst=held.room), mask=held.view)[0]
+    np.subtract(held.most, held.least, out=held.room)
+    saturation = np.divide(held.room, np.maximum(held.most, np.float32(1e-3), out=held.other), out=held.room)
+    logit = _SMOKE_DARK[0] * (dark - _SMOKE_DARK[1]) - _SMOKE_SATURATION[0] * (
+        cv2.mean(saturation, mask=held.view)[0] - _SMOKE_SATURATION[1]
     )
     return 1 / (1 + math.exp(-logit))
 
 
-def _detail(grey: Float32Array) -> tuple[Float32Array, Float32Array]:
-    smooth = cv2.GaussianBlur(grey, (0, 0), _FINE_SIGMA_PX)
-    return grey - smooth, smooth - cv2.GaussianBlur(grey, (0, 0), _COARSE_SIGMA_PX)
-
-
-def _blur(fine: Float32Array, coarse: Float32Array) -> float:
-    spread = float(coarse.std())
+def _blur(held: _Planes) -> float:
+    spread = _deviation(held.coarse, held.view)
     if spread < 1e-4:  # a plain picture has no focus to judge
         return 1.0
-    ratio = float(fine.std()) / spread
+    ratio = _deviation(held.fine, held.view) / spread
     return min(1.0, max(0.0, (_SHARP - ratio) / (_SHARP - _BLURRED)))
 
 
-def _fouling(fine: Float32Array, grey: Float32Array, view: npt.NDArray[np.bool_]) -> float:
+def _deviation(values: Float32Array, view: UInt8Array) -> float:
+    return float(cv2.meanStdDev(values, mask=view)[1][0, 0])
+
+
+def _fouling(held: _Planes) -> float:
     """Return the share of lit tiles that lack the detail which the rest of the view has."""
-    rows, columns = (size // _TILE_PX * _TILE_PX for size in grey.shape)
+    rows, columns = (size // _TILE_PX for size in held.grey.shape)
+    if not rows or not columns:
+        return 0.0
 
-    def tiled(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        blocks = values[:rows, :columns].reshape(rows // _TILE_PX, _TILE_PX, columns // _TILE_PX, _TILE_PX)
-        return np.asarray(blocks.mean(axis=(1, 3)))
+    def tiled(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        # The mean of each tile: a few hundred values at most.
+        whole = values[: rows * _TILE_PX, : columns * _TILE_PX]
+        return np.asarray(cv2.resize(whole, (columns, rows), interpolation=cv2.INTER_AREA))
 
-    inside = tiled(view.astype(np.float32)) > 0.99
-    lit = inside & (tiled(grey) > 0.1)
+    np.copyto(held.room, held.view)
+    lit = (tiled(held.room) > 0.99) & (tiled(held.grey) > 0.1)
     if np.count_nonzero(lit) < 4:
         return 0.0
-    detail = np.sqrt(tiled(fine * fine))[lit]
+    detail = np.sqrt(tiled(np.multiply(held.fine, held.fine, out=held.room)))[lit]
     return float(np.mean(detail < _FOULED * np.median(detail)))
 
 
-def _out_of_body(blue: Float32Array, green: Float32Array, red: Float32Array) -> float:
-    lit = red + green + blue > 3 * _LIT
-    if not lit.any():
+def _highlights(held: _Planes) -> float:
+    np.subtract(held.most, held.least, out=held.room)
+    pale = np.less(held.room, _WASHED_OUT, out=held.no)
+    bright = np.greater(held.least, _BRIGHT, out=held.yes)
+    return held.share(np.logical_and(bright, pale, out=held.yes))
+
+
+def _out_of_body(held: _Planes) -> float:
+    total = np.add(np.add(held.red, held.green, out=held.room), held.blue, out=held.room)
+    lit = np.greater(total, 3 * _LIT, out=held.yes)
+    lit_share = held.share(lit)
+    if not lit_share:
         return 0.0
-    tissue = (red - blue > _RED_OVER_BLUE * red + _NOISE) & (_GREEN_OVER_RED * red >= green)
-    share = float(np.mean(tissue[lit]))
+    margin = np.add(np.multiply(held.red, _RED_OVER_BLUE, out=held.room), _NOISE, out=held.room)
+    redder = np.greater(np.subtract(held.red, held.blue, out=held.other), margin, out=held.no)
+    np.logical_and(lit, redder, out=lit)
+    warm = np.multiply(held.red, _GREEN_OVER_RED, out=held.room)
+    np.logical_and(lit, np.greater_equal(warm, held.green, out=held.no), out=lit)
+    share = held.share(lit) / lit_share
     return min(1.0, max(0.0, (_PATIENT - share) / (_PATIENT - _ROOM)))

@@ -9,7 +9,6 @@ import os
 import select
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections import deque
@@ -17,10 +16,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from trocar.runtime import process
 from trocar.runtime.config import limits
 from trocar.runtime.errors import DeviceError, InvalidInput
 from trocar.video.frames import Annotation, Frame
-from trocar.video.messages import MAX_BYTES, decode, encode, read_annotation
+from trocar.video.messages import Inbox, decode, encode, read_annotation
 from trocar.video.ring import Ring, Slot
 
 
@@ -79,6 +79,8 @@ class Remote:
     depth : frames that may wait; the oldest of them is let go for one more. With 1 the newest wins.
     """
 
+    inspects_first = False
+
     def __init__(
         self, spec: WorkerSpec, settings: WatchdogSettings, answered: Answered, *, depth: int = 1
     ) -> None:
@@ -87,6 +89,7 @@ class Remote:
         self._depth = depth
         self._pending: deque[Task] = deque()
         self._running: Task | None = None
+        self._inbox = Inbox()
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._stopping = threading.Event()
         self._ready = threading.Event()
@@ -168,30 +171,19 @@ class Remote:
 
     def _attend(self) -> None:
         """Start a worker and keep it busy until it is lost or this side ends."""
-        process, link = self._start()
+        worker, link = self._start()
         try:
             self._converse(link)
         finally:
             self._ready.clear()
-            process.kill()
-            process.wait()
+            worker.kill()
+            worker.wait()
             link.close()
 
     def _start(self) -> tuple[subprocess.Popen[bytes], socket.socket]:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        try:
-            with theirs:
-                process = subprocess.Popen(
-                    [sys.executable, "-m", "trocar.video.worker", str(theirs.fileno()), str(os.getpid())],
-                    pass_fds=[theirs.fileno()],
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                )
-        except OSError:
-            ours.close()
-            raise
+        started = process.start("trocar.video.worker", socket.SOCK_SEQPACKET)
         self.starts += 1
-        return process, ours
+        return started
 
     def _converse(self, link: socket.socket) -> None:
         link.send(encode({"factory": self._spec.factory, "arguments": dict(self._spec.arguments)}))
@@ -248,7 +240,7 @@ class Remote:
         return any(descriptor == link.fileno() for descriptor, _ in events)
 
     def _receive(self, link: socket.socket) -> dict[str, Any]:
-        data = link.recv(MAX_BYTES)
+        data, _ = self._inbox.receive(link)
         if not data:
             raise _WorkerLost("the model's process ended")
         try:

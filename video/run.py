@@ -17,7 +17,7 @@ from trocar.video.frames import Shown
 from trocar.video.overlay import Overlay, instrument_palette, object_palette
 from trocar.video.pipeline import OpenEngine, VideoSettings, in_process, run_live, run_offline
 from trocar.video.privacy import PrivacyGuard
-from trocar.video.quality import inspect
+from trocar.video.quality import Inspector
 from trocar.video.recording import Recording
 from trocar.video.remote import WorkerSpec
 from trocar.video.segmenter import INSTRUMENT_LABEL, recipe
@@ -147,7 +147,7 @@ def _annotate(
                 server.open_engine,
                 draw=drawn.draw,
                 display=shown,
-                inspect=inspect,
+                inspect=Inspector(),
                 settings=settings,
                 stop=stop,
                 recording=recording,
@@ -163,7 +163,7 @@ def _annotate(
                 server.open_engine,
                 draw=drawn.draw,
                 display=kept,
-                inspect=inspect,
+                inspect=Inspector(),
                 settings=settings,
                 stop=stop,
             )

@@ -31,6 +31,7 @@ INSTRUMENT_LABEL = "instrument"
 # No class of an object wins where it has this logit.
 _NEVER = -1e4
 _TIP_REACH_PX = 9
+_TIP_WINDOW = np.ones((2 * _TIP_REACH_PX + 1, 2 * _TIP_REACH_PX + 1), np.uint8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +129,7 @@ class Segmenter:
         self._binding = session.bind({"image": self._image}, outputs)
         self._small = np.empty(size, np.uint8)
         self._confidence = np.empty(size, np.uint8)
+        self._room = _Room(how)
         self.device = str(session.device)
 
     def annotate(self, frame: Frame, labels: UInt8Array) -> Annotation:
@@ -157,22 +159,24 @@ class Segmenter:
         # At the frame's size last: specks have been taken out of the logits by now.
         postprocess(self._logits[0], labels)
         clock.lap("postprocess")
-        found = self._small >= how.object_from
-        sure = float(self._confidence[found].mean()) / 255 if found.any() else 1.0
+        found = np.greater_equal(self._small, how.object_from, out=self._room.objects)
+        sure = _mean(self._confidence, found) / 255 if found.any() else 1.0
         return Annotation(
             frame.index, frame.pts_s, labels, how.object_from, instances, sure, stage_ms=clock.laps_ms
         )
 
     def _instances(self, shape: Sequence[int]) -> tuple[Instance, ...]:
-        how = self._how
-        objects = (self._small >= how.object_from).astype(np.uint8)
-        count, regions, stats, _ = cv2.connectedComponentsWithStats(objects, connectivity=8)
+        how, room = self._how, self._room
+        np.greater_equal(self._small, how.object_from, out=room.objects)
+        count, regions, stats, _ = cv2.connectedComponentsWithStats(
+            room.objects.view(np.uint8), labels=room.regions, connectivity=8
+        )
         scale_y, scale_x = shape[0] / how.height, shape[1] / how.width
         found = []
         for number in range(1, count):
             left, top, width, height, area = (int(value) for value in stats[number])
             window = np.s_[top : top + height, left : left + width]
-            region = regions[window] == number
+            region = np.equal(regions[window], number, out=room.region[:height, :width])
             if area < how.least_px:
                 self._small[window][region] = how.object_from - 1
                 self._logits[0, how.object_from :][:, window[0], window[1]][:, region] = _NEVER
@@ -188,7 +192,7 @@ class Segmenter:
                         round((top + height) * scale_y),
                     ),
                     area_px=round(area * scale_x * scale_y),
-                    confidence=float(self._confidence[window][region].mean()) / 255,
+                    confidence=_mean(self._confidence[window], region) / 255,
                     tip_xy_px=None if tip is None else (tip[0] * scale_x, tip[1] * scale_y),
                 )
             )
@@ -198,22 +202,55 @@ class Segmenter:
         """The strongest tip on a region or near it, x and y in the network's pixels."""
         if self._tips is None:
             return None
+        height, width = region.shape
+        shape = (height + 2 * _TIP_REACH_PX, width + 2 * _TIP_REACH_PX)
+        near = _first(self._room.near, shape)
+        near[...] = 0
+        near[_TIP_REACH_PX : _TIP_REACH_PX + height, _TIP_REACH_PX : _TIP_REACH_PX + width] = region
+        wide = cv2.dilate(near, _TIP_WINDOW, dst=_first(self._room.wide, shape))
         stride, heat = self._how.tip_stride, self._tips[0, 0]
-        padded = np.pad(region.astype(np.uint8), _TIP_REACH_PX)
-        reach = 2 * _TIP_REACH_PX + 1
-        near = cv2.dilate(padded, np.ones((reach, reach), np.uint8))
-        rows = (np.arange(heat.shape[0]) * stride + stride // 2) - top + _TIP_REACH_PX
-        columns = (np.arange(heat.shape[1]) * stride + stride // 2) - left + _TIP_REACH_PX
-        inside_y = np.nonzero((rows >= 0) & (rows < near.shape[0]))[0]
-        inside_x = np.nonzero((columns >= 0) & (columns < near.shape[1]))[0]
-        if not len(inside_y) or not len(inside_x):
+        rows, near_rows = _cells(top - _TIP_REACH_PX, wide.shape[0], stride, heat.shape[0])
+        columns, near_columns = _cells(left - _TIP_REACH_PX, wide.shape[1], stride, heat.shape[1])
+        if not len(rows) or not len(columns):
             return None
-        candidates = heat[np.ix_(inside_y, inside_x)] * near[np.ix_(rows[inside_y], columns[inside_x])]
+        room = _first(self._room.candidates, (len(rows), len(columns)))
+        cells = heat[rows.start : rows.stop, columns.start : columns.stop]
+        candidates = np.multiply(cells, wide[near_rows, near_columns], out=room)
         row, column = np.unravel_index(int(candidates.argmax()), candidates.shape)
         # The other way round: what is not a number is no tip.
         if not candidates[row, column] >= self._how.tip_threshold:
             return None
-        return (inside_x[column] + 0.5) * stride, (inside_y[row] + 0.5) * stride
+        return (columns[int(column)] + 0.5) * stride, (rows[int(row)] + 0.5) * stride
+
+
+class _Room:
+    """What is computed on the way, as large for every frame."""
+
+    def __init__(self, how: Recipe) -> None:
+        size = (how.height, how.width)
+        self.objects, self.region = np.empty((2, *size), np.bool_)
+        self.regions = np.empty(size, np.int32)
+        reached = (size[0] + 2 * _TIP_REACH_PX, size[1] + 2 * _TIP_REACH_PX)
+        # As the tips' map is: NumPy takes memory to convert.
+        self.near, self.wide = np.empty((2, reached[0] * reached[1]), np.float32)
+        self.candidates = np.empty(size[0] * size[1], np.float32)
+
+
+def _first(room: npt.NDArray[np.float32], shape: tuple[int, int]) -> npt.NDArray[np.float32]:
+    """A map in the first of some room: without gaps, since what has any is copied before it is read."""
+    return room[: shape[0] * shape[1]].reshape(shape)
+
+
+def _cells(first: int, count: int, stride: int, most: int) -> tuple[range, slice]:
+    """The cells of a coarse map whose middles lie in a span of pixels, and those pixels within the span."""
+    begin = max(0, -(-(first - stride // 2) // stride))
+    end = min(most, (first + count - 1 - stride // 2) // stride + 1)
+    start = begin * stride + stride // 2 - first
+    return range(begin, max(begin, end)), slice(start, start + max(0, end - begin) * stride, stride)
+
+
+def _mean(values: UInt8Array, where: npt.NDArray[np.bool_]) -> float:
+    return float(cv2.mean(values, mask=where.view(np.uint8))[0])
 
 
 class _Clock:

@@ -16,8 +16,9 @@ import sys
 from typing import Any, Protocol
 
 from trocar.runtime.errors import TrocarError
+from trocar.runtime.process import begin
 from trocar.video.frames import Annotation, Frame, UInt8Array
-from trocar.video.messages import MAX_BYTES, annotation_document, decode, encode
+from trocar.video.messages import Inbox, annotation_document, decode, encode
 from trocar.video.ring import Geometry, Ring
 
 _PR_SET_PDEATHSIG = 1
@@ -49,10 +50,8 @@ class Annotator(Protocol):
 
 def main(arguments: list[str]) -> int:
     """Serve frames until the other side closes its end."""
-    # The terminal sends Ctrl-C to the whole group; the pipeline decides when this process ends.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     _end_with_parent(int(arguments[1]))
-    link = socket.socket(fileno=int(arguments[0]))
+    link = begin(arguments)
     try:
         _serve(link)
     except (BrokenPipeError, ConnectionResetError):
@@ -61,7 +60,8 @@ def main(arguments: list[str]) -> int:
 
 
 def _serve(link: socket.socket) -> None:
-    first = decode(link.recv(MAX_BYTES))
+    inbox = Inbox()
+    first = decode(inbox.receive(link)[0])
     try:
         annotator = _open(first)
     except TrocarError as error:
@@ -70,7 +70,7 @@ def _serve(link: socket.socket) -> None:
     link.send(encode({"ready": annotator.device}))
     ring: Ring | None = None
     while True:
-        data, descriptors, _, _ = socket.recv_fds(link, MAX_BYTES, 1)
+        data, descriptors = inbox.receive(link)
         if not data:
             return
         request = decode(data)

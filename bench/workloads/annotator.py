@@ -181,7 +181,7 @@ def _time_rows(timings: Mapping[str, Mapping[str, float]], threads: int) -> list
             "model": model,
             "picture": "256 x 448",
             "threads": threads,
-            **{key: round(found[key], 2) for key in ("min_ms", "p50_ms", "p99_ms")},
+            **{key: round(found[key], 2) for key in ("min_ms", "p50_ms", "p99_ms", "max_ms") if key in found},
         }
         for model, found in timings.items()
     ]

@@ -31,7 +31,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     """Measure every path on the same seeds and check that they agree."""
     import numpy as np
 
-    from trocar.bench.timing import copy_bandwidth_gb_s, interleave
+    from trocar.bench.floors import copy_bandwidth_gb_s
+    from trocar.bench.timing import beside, interleave
     from trocar.planners.dose.engine import DoseEngine
     from trocar.planners.dose.reference import dose_gy
     from trocar.planners.dose.source import load_source
@@ -65,6 +66,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         timings[name]["limit_ms"] = limit
     p50 = {name: timing["p50_ms"] for name, timing in timings.items()}
     floor = _floor(copy_bandwidth_gb_s(), grid, args.seeds, p50["superposed"])
+    for name in ("superposed", "superposed_first", "exact"):
+        timings[name] = beside(timings[name], floor["once_ms"], "the grid written once")
 
     exact = cases["exact"]()
     sample = rng.integers(0, len(points), 2000)

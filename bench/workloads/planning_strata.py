@@ -42,9 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Plan every phantom, then report by stratum."""
-    from rich.console import Console
-    from rich.progress import track
-
+    from trocar.bench.progress import track
     from trocar.planners.dose.source import load_source
     from trocar.planners.phantom import phantom_case, phantom_shape
     from trocar.planners.pipeline import PlanRequest, plan_case
@@ -66,13 +64,13 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     seeds = range(args.seed, args.seed + args.cases)
     rows = [
         _row(plan_case(phantom_case(seed), request, generator=generator), protocol.prescription_gy)
-        for seed in track(seeds, "planning", console=Console(stderr=True))
+        for seed in track(seeds, "planning")
     ]
     strata = [_stratum("all", "", rows)]
-    for group, name, chosen in _strata([phantom_shape(seed) for seed in seeds]):
+    for group, name, chosen in _strata([phantom_shape(seed) for seed in seeds[: len(rows)]]):
         strata.append(_stratum(group, name, [rows[i] for i in chosen]))
     return {
-        "cases": args.cases,
+        "cases": len(rows),
         "model": generator.name if generator is not None else "",
         "criteria_met": strata[0]["met"],
         "least_met": _least_met(strata),

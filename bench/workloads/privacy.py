@@ -22,9 +22,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     from collections.abc import Iterator
 
     import numpy as np
-    from rich.console import Console
-    from rich.progress import track
 
+    from trocar.bench.progress import track
     from trocar.runtime.errors import InvalidInput
     from trocar.video.annotator.renderer import OUT_OF_BODY, SCRIPT, Phase, render_clip, render_frame
     from trocar.video.privacy import PrivacySettings
@@ -50,7 +49,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         seeds = range(args.seed, args.seed + args.scenes)
         found = [
             inspect(np.ascontiguousarray(scene.image_rgb[..., ::-1])).out_of_body
-            for seed in track(seeds, name, console=Console(stderr=True))
+            for seed in track(seeds, name)
             for scene in render(seed)
         ]
         blurred = sum(value > outside for value in found)

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from trocar.runtime.repository.store import Model
-    from trocar.runtime.session.base import Array, Session, TensorSpec
+    from trocar.runtime.session.base import Session, TensorSpec
 
 NAME = "sessions"
 HELP = "a model's variants (fp32, fp16, int8, engines): time to open, time to run, fresh and bound buffers"
 
+_COLUMNS = ("p50_ms", "p99_ms", "max_ms", "min_ms")
 _OPENED = 7  # times; the least counts
 
 
@@ -55,9 +56,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         {
             "variant": name.removesuffix(" bound"),
             "buffers": "bound" if name.endswith(" bound") else "fresh",
-            "p50_ms": round(timing["p50_ms"], 3),
-            "p99_ms": round(timing["p99_ms"], 3),
-            "min_ms": round(timing["min_ms"], 3),
+            **{key: round(timing[key], 3) for key in _COLUMNS if key in timing},
             "open_ms": round(opened_ms[name.removesuffix(" bound")], 1),
         }
         for name, timing in timings.items()
@@ -87,18 +86,10 @@ def _opened(model: Model, variant: str, args: argparse.Namespace) -> tuple[Sessi
 
 def _cases(variant: str, session: Session, batch: int) -> dict[str, Callable[[], Any]]:
     """Run with fresh outputs, and into buffers that are bound once."""
-    import numpy as np
+    from trocar.bench.workloads.session import feeds_and_run
 
-    from trocar.runtime.session.buffers import host_array
-
-    feeds: dict[str, Array] = {}
-    for spec in session.inputs:
-        feeds[spec.name] = host_array(_shape(spec, batch), spec.dtype, session.device)
-        feeds[spec.name][...] = np.random.default_rng(0).uniform(0, 1, _shape(spec, batch))
-    answer = session.run(feeds)
-    outputs = {name: host_array(each.shape, each.dtype.name, session.device) for name, each in answer.items()}
-    binding = session.bind(feeds, outputs)
-    return {variant: lambda: session.run(feeds), f"{variant} bound": binding.run}
+    feeds, bound = feeds_and_run(session, batch)
+    return {variant: lambda: session.run(feeds), f"{variant} bound": bound}
 
 
 def _shape(spec: TensorSpec, batch: int) -> tuple[int, ...]:

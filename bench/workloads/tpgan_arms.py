@@ -97,9 +97,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Plan every phantom from every start."""
-    from rich.console import Console
-    from rich.progress import track
-
+    from trocar.bench.progress import track
     from trocar.planners.dose.engine import DoseEngine
     from trocar.planners.dose.source import load_source
     from trocar.planners.protocol import load_protocol
@@ -119,16 +117,15 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         tuple(_numbers("--cpu-ms", args.cpu_ms)),
         args.expert_moves,
     )
-    console = Console(stderr=True)
     rows: list[dict[str, Any]] = []
-    for seed in track(range(args.seed, args.seed + args.cases), "arms", console=console):
+    for seed in track(range(args.seed, args.seed + args.cases), "arms"):
         rows += _measured(seed, arms, setting)
     tables = {
         "at equal moves": _summary(rows, "moves"),
         "at equal CPU": _summary(rows, "budget_cpu_ms"),
         "starts, CPU ms": _start_table(rows),
     }
-    targets = _targets(tables["at equal moves"], args.cases)
+    targets = _targets(tables["at equal moves"], len({row["case"] for row in rows}))
     return {
         "cases": args.cases,
         "left_out": "; ".join(left_out),

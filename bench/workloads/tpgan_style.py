@@ -118,9 +118,7 @@ def _given(repository: str | None) -> tuple[dict[str, Generator], str]:
 
 def _planned(phantoms: Sequence[int], setting: Setting, workers: int, what: str) -> Iterator[Planned]:
     """Plan phantoms with a progress bar, leaving out those too wide for the template."""
-    from rich.console import Console
-    from rich.progress import track
-
+    from trocar.bench.progress import track
     from trocar.bench.styled import planned_phantom
     from trocar.runtime.errors import InvalidInput
 
@@ -131,7 +129,7 @@ def _planned(phantoms: Sequence[int], setting: Setting, workers: int, what: str)
             return None
 
     with ThreadPoolExecutor(workers) as pool:
-        found = track(pool.map(plan, phantoms), what, total=len(phantoms), console=Console(stderr=True))
+        found = track(pool.map(plan, phantoms), what, total=len(phantoms))
         yield from (planned for planned in found if planned is not None)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ if TYPE_CHECKING:
     from trocar.video.pipeline import Summary
 
 NAME = "video"
-HELP = "decode-to-overlay latency and drops of real or rendered clips, live and offline"
+HELP = "decode-to-overlay latency and drops of real or rendered clips, beside the network alone"
 
 _STAGES = ("preprocess", "model", "postprocess", "overlay", "total")
 
@@ -34,25 +35,48 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Play every clip live and offline, in turn."""
-    from rich.console import Console
-    from rich.progress import Progress
+    import itertools
+
+    from trocar.bench.progress import track
+    from trocar.bench.timing import Timing, beside, interleave
 
     rows: list[dict[str, Any]] = []
-    latencies: list[dict[str, Any]] = []
+    samples: dict[str, dict[str, list[float]]] = {}
     clips = args.clip or ["rendered:7"]
-    with Progress(console=Console(stderr=True)) as bar:
-        task = bar.add_task("playing", total=2 * args.rounds * len(clips))
-        for _ in range(args.rounds):
-            for clip in clips:
-                for live in (True, False):
-                    counts, stages = _played(clip, live, args)
-                    rows.append(counts)
-                    latencies += stages
-                    bar.advance(task)
-    return {"threads": args.threads, "tables": {"clips": rows, "latency": latencies}}
+    turns = list(itertools.product(range(args.rounds), clips, (True, False)))
+    for _, clip, live in track(turns, "playing"):
+        counts, stages = _played(clip, live, args)
+        rows.append(counts)
+        mine = samples.setdefault(f"{counts['clip']} {counts['way']}", {})
+        for name, values in stages.items():
+            # Offline frames wait for each other: their total is the queue's.
+            if values and (live or name != "total"):
+                mine.setdefault(name, []).extend(values)
+    floor_ms = interleave({"network": _network_alone(args)}, 50)["network"].percentile_ms(50.0)
+    timings = {
+        way: {name: Timing(tuple(values)).document() for name, values in stages.items()}
+        for way, stages in samples.items()
+    }
+    for found in timings.values():
+        for name in {"model", "total"} & found.keys():
+            found[name] = beside(found[name], floor_ms, "the network's run alone")
+    return {
+        "threads": args.threads,
+        "results": timings,
+        "tables": {"clips": rows, "latency": _latencies(timings)},
+    }
 
 
-def _played(clip: str, live: bool, args: argparse.Namespace) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def _network_alone(args: argparse.Namespace) -> Callable[[], object]:
+    from trocar.bench.workloads.session import feeds_and_run
+    from trocar.runtime.repository.load import open_model
+    from trocar.runtime.repository.store import open_repository
+
+    model = open_repository(args.repository).open("annotator")
+    return feeds_and_run(open_model(model, threads=args.threads, device="cpu"), 1)[1]
+
+
+def _played(clip: str, live: bool, args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, list[float]]]:
     import threading
 
     from trocar.video.gate import GateSettings
@@ -92,36 +116,34 @@ def _played(clip: str, live: bool, args: argparse.Namespace) -> tuple[dict[str, 
         )
     finally:
         source.close()
-    return _row(clip, live, summary, stages, shown_on)
+    return _row(clip, live, summary, shown_on), stages
 
 
-def _row(
-    clip: str, live: bool, summary: Summary, stages: dict[str, list[float]], shown_on: list[bool]
-) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    import numpy as np
-
-    first = shown_on.index(True) if True in shown_on else len(shown_on)
-    same = {"clip": Path(clip).name, "way": "live" if live else "offline"}
-    counts = {
-        **same,
+def _row(clip: str, live: bool, summary: Summary, shown_on: list[bool]) -> dict[str, Any]:
+    return {
+        "clip": Path(clip).name,
+        "way": "live" if live else "offline",
         "frames": summary.counts.frames,
         "fps": round(summary.fps, 1),
         "dropped": summary.counts.dropped,
         "skipped": summary.counts.skipped,
         "late": summary.counts.late,
-        "first overlay": first,
+        "first overlay": shown_on.index(True) if True in shown_on else len(shown_on),
         "flips/1000": round(summary.flips_per_1000, 1),
     }
-    latencies = [
+
+
+def _latencies(timings: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[dict[str, Any]]:
+    """The timings as one table; p99 of few frames is their slowest."""
+    return [
         {
-            **same,
+            "clip": way.rpartition(" ")[0],
+            "way": way.rpartition(" ")[2],
             "stage": name,
-            "frames": len(values),
-            "p50 ms": round(float(np.percentile(values, 50)), 2),
-            "p99 ms": round(float(np.percentile(values, 99)), 2),
+            "frames": timing["samples"],
+            "p50 ms": round(timing["p50_ms"], 2),
+            "p99 ms": round(timing.get("p99_ms", timing["max_ms"]), 2),
         }
-        for name, values in stages.items()
-        # Offline frames wait for each other: their total is the queue's.
-        if values and (live or name != "total")
+        for way, stages in timings.items()
+        for name, timing in stages.items()
     ]
-    return counts, latencies

@@ -8,7 +8,6 @@ from contextlib import suppress
 from typing import Any
 
 from trocar.planners.io.dicom import RT_STRUCTURE_SET, figures, open_dicom, refusing, text
-from trocar.planners.io.named import clean_name
 from trocar.planners.types import Identity, ImageSeries
 
 SEXES = ("M", "F", "O")
@@ -53,12 +52,12 @@ def read_identity(data: bytes, structures: Collection[str] = ()) -> Identity:
 
 
 def _name(region: Any) -> str:
-    return clean_name(str(region.get("ROIName", "")))
+    return text(region, "ROIName")
 
 
 def _uid(item: Any, keyword: str) -> str:
     """Return a UID, or nothing where the text is none; those of anonymisers may have leading zeros."""
-    found = str(item.get(keyword) or "")
+    found = text(item, keyword)
     return found if re.fullmatch(r"\d+(\.\d+)+", found, re.ASCII) and len(found) <= 64 else ""
 
 

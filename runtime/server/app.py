@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from trocar.runtime.config import Config, ServerConfig, TlsConfig
 from trocar.runtime.errors import InvalidInput
+from trocar.runtime.repository.watch import Watch
+from trocar.runtime.server import health
 from trocar.runtime.server.address import Address, parse_address, prepare, release
-from trocar.runtime.server.admission import Admission
 from trocar.runtime.server.auth import Auth
 from trocar.runtime.server.bounds import MAX_CALLS, channel_options
 from trocar.runtime.server.describe import Pools
@@ -24,11 +25,16 @@ from trocar.runtime.server.pollers import Pollers, known
 from trocar.runtime.server.rate import Buckets, Rate
 from trocar.runtime.server.reading import MOST as READING
 from trocar.runtime.server.reading import Reading
+from trocar.runtime.server.scheduler import Scheduler
 from trocar.runtime.server.services import AddToServer, add_services
 from trocar.runtime.server.tokens import Tokens
+from trocar.runtime.telemetry import Family
+from trocar.runtime.telemetry.device import DeviceMemory
+from trocar.runtime.telemetry.open import open_telemetry
 
-# Threads beyond those that compute or wait, so that health and refusals answer under full load.
-SPARE_THREADS = 8
+# Threads beyond those that compute or wait: open streams hold some, and health and refusals have to answer
+# under full load.
+SPARE_THREADS = 16
 # Answered by the thread that took the request: what may take no longer than a network's run.
 SHORT = ("/inference.GRPCInferenceService/ModelInfer",)
 # After the grace, how long cancelled requests get to notice.
@@ -53,24 +59,31 @@ class Server:
         limits = config.server
         self._grace_s = limits.drain_grace_s
         self._gate = Gate()
-        admission = Admission(limits.max_running, limits.max_queued)
-        threads = limits.max_running + limits.max_queued + SPARE_THREADS
+        self.telemetry = open_telemetry(limits)
+        waited = self.telemetry.stages("queue", ("wait",))
+        scheduler = Scheduler(limits.max_running, max(limits.max_held, limits.max_running), waited=waited)
+        self.telemetry.collect(lambda: _load(self._gate, scheduler))
+        self.telemetry.collect(DeviceMemory().read)
+        threads = scheduler.max_held + SPARE_THREADS + READING + health.MAX_WATCHERS
         self._reading = Reading(unary=not known())
-        self._pool = Pollers(
-            threads + READING, in_place=limits.max_running, short=SHORT, reading=self._reading
-        )
+        self._pool = Pollers(threads, in_place=limits.max_running, short=SHORT, reading=self._reading)
         auth = Auth(Tokens(Path(limits.auth.tokens), set(services))) if limits.auth.tokens else None
+        guard = Guard(self._gate, self.telemetry)
         self._server = grpc.server(
             self._pool,
-            interceptors=[self._reading, Guard(self._gate), *([auth] if auth else []), *_rate(limits)],
+            interceptors=[self._reading, guard, *([auth] if auth else []), *_rate(limits)],
             options=channel_options(limits),
             maximum_concurrent_rpcs=MAX_CALLS,
         )
         self._on_drain: list[Callable[[], None]] = []
-        self._names = add_services(self._server, services, config, admission, self._on_drain.append)
+        self._watch = Watch(limits.watch_s)
+        self.telemetry.collect(self._watch.families)
+        self._names = add_services(
+            self._server, services, config, scheduler, self.telemetry, self._watch, self._on_drain.append
+        )
         if auth is not None:
             auth.services = self._names
-        self._health = health.HealthServicer()
+        self._health = health.Health()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         if limits.reflection:
             shown = (*self._names, health.SERVICE_NAME, reflection.SERVICE_NAME)
@@ -81,8 +94,9 @@ class Server:
         """Take requests, and say so to health checks."""
         self._server.start()
         self._pool.start(self._server)
-        for name in (*self._names, health.OVERALL_HEALTH):
+        for name in (*self._names, health.OVERALL):
             self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+        self._watch.start()
 
     def drain(self) -> int:
         """Refuse new requests, finish those in flight, stop.
@@ -96,12 +110,14 @@ class Server:
         """
         self._health.enter_graceful_shutdown()
         self._gate.close()
+        self._watch.close()
         for end in self._on_drain:
             end()
         cut = self._gate.wait_empty(self._grace_s)
         # Replies already computed leave with this; only what was cut is cancelled by it.
         self._server.stop(0 if cut else CUT_GRACE_S).wait()
         self._gate.wait_empty(CUT_GRACE_S)
+        self.telemetry.close()
         self._reading.close()
         release(self.address)
         return cut
@@ -117,6 +133,23 @@ class Server:
     def hurry(self) -> None:
         """End a drain's grace now."""
         self._gate.hurry()
+
+
+def _load(gate: Gate, scheduler: Scheduler) -> Iterator[Family]:
+    yield Family(
+        "trocar_requests_in_flight",
+        "gauge",
+        "Requests that came and are not answered, streams among them.",
+        rows=[((), float(gate.in_flight))],
+    )
+    counts = scheduler.counts()
+    for name, kind, what, at in (
+        ("trocar_queue_running", "gauge", "Requests that hold a slot.", 0),
+        ("trocar_queue_waiting", "gauge", "Requests that wait for a slot.", 1),
+        ("trocar_queue_refused", "counter", "Requests that got no slot.", 2),
+    ):
+        rows = [((queue,), float(values[at])) for queue, values in counts.items()]
+        yield Family(name, kind, what, ("queue",), [*rows])
 
 
 def _rate(config: ServerConfig) -> list[Rate]:

@@ -50,7 +50,10 @@ class Auth(grpc.ServerInterceptor):
                 token = self._known(handler_call_details.invocation_metadata)
                 self._require_scope(token, method)
             except TrocarError as error:
-                return _refuse(error, itself=method.startswith(OWN))
+                refusal = _refuse(error, itself=method.startswith(OWN))
+                # A name that a caller made up gets into no log and no metric.
+                refusal.nameless = continuation(handler_call_details) is None
+                return refusal
             # gRPC runs interceptors and the handler in one context, which is the call's own.
             _CALLER.set(token)
         return continuation(handler_call_details)

@@ -39,11 +39,18 @@ trocar.toml, with its defaults:
   require_signature = ""   # a file of public keys, one of which must have signed each model; empty: none
   max_message_mib = 64     # a larger request is RESOURCE_EXHAUSTED
   max_running = 2          # requests computed at once
-  max_queued = 8           # requests that may wait; the next is RESOURCE_EXHAUSTED
+  max_queued = 8           # requests that may wait for each model, and for planning;
+                           # the next is RESOURCE_EXHAUSTED
+  max_held = 64            # requests that run or wait, in all
+  watch_s = 0.0            # look this often for new versions of models, and serve them; 0 never
+  metrics = ""             # "127.0.0.1:9001": Prometheus reads http://127.0.0.1:9001/metrics; see trocar top
+  metrics_public = false   # whether metrics may be an address that other machines reach
+  traces = ""              # "http://127.0.0.1:4317": OpenTelemetry's collector; empty: as OTEL_* say
   drain_grace_s = 30.0     # SIGTERM: finish what is in flight, at most this long
   reflection = false       # whether grpcurl and the like may ask what there is
   insecure = false         # whether other machines may reach it without TLS
   log_level = "info"
+  log_format = "text"      # or "json", an object a line
   [server.tls]             # PEM files, read anew when they change
   certificate = ""         # the server's own and its chain; empty: no TLS
   key = ""                 # its private key, which others on the machine cannot read
@@ -55,12 +62,19 @@ trocar.toml, with its defaults:
   burst = 100              # at once, before that rate holds
   max_connections = 256    # of all clients together
   [services.planning]      # each service has a table of its own
+  processes = 0            # plans computed at once, each in a process; 0: as max_running
+  cpu = "idle"             # what plans claim of a core that a stream wants: idle (next to nothing),
+                           # low (a tenth) or normal (as much)
   max_budget_ms = 60000.0  # the longest search a caller may ask for
   [services.inference]     # the Open Inference Protocol v2
   load_at_start = true     # every model of the repository; else by RepositoryModelLoad
   threads = 1              # of each model
   shared_memory = true     # whether clients may register POSIX shared memory of the server's user
   shared_memory_prefix = ""  # with which its names have to begin
+  [services.inference.batching]
+  models = ""              # whose requests are merged, such as "polyp,tpgan"; empty: none
+  max_batch = 8            # rows of a batch
+  window_ms = 2.0          # how long the first request of a batch waits for others
 
 Without --tokens whoever reaches the port may call; without TLS it listens on this machine only.
 SECURITY.md says what each defence covers.
@@ -121,11 +135,12 @@ def run(args: argparse.Namespace) -> int:
     from trocar.runtime.server.app import Server
     from trocar.runtime.server.notify import keep_alive, notify
     from trocar.runtime.server.services import find_services
+    from trocar.runtime.telemetry.logs import log_to_stderr
 
     keep_large_buffers()
     config = load_config(args.config) if args.config else Config()
     config = replace(config, server=_with_options(config.server, args))
-    _log_to_stderr(config.server.log_level)
+    log_to_stderr(config.server.log_level, config.server.log_format)
     if args.engine == "ray":
         return _serve_on_ray(config, args)
     # Blocked before any thread starts, so that every thread leaves them to sigwait below.
@@ -142,15 +157,17 @@ def run(args: argparse.Namespace) -> int:
             "with" if config.server.tls.certificate else "without",
             "with" if config.server.auth.tokens else "without",
         )
-    print(f"listening on {server.address.target}", file=sys.stderr, flush=True)
+    shown = server.telemetry.address
+    _say(f"listening on {server.address.target}" + (f", metrics on {shown}" if shown else ""), config)
     if args.json:
-        print(json.dumps({"listening": server.address.target}), flush=True)
+        document = {"listening": server.address.target} | ({"metrics": shown} if shown else {})
+        print(json.dumps(document), flush=True)
     notify(f"READY=1\nSTATUS=listening on {server.address.target}")
     keep_alive(server.responsive)
 
     signal.sigwait(STOP_SIGNALS)
     notify("STOPPING=1\nSTATUS=finishing what is in flight")
-    print("draining: finishing what is in flight, taking nothing new", file=sys.stderr, flush=True)
+    _say("draining: finishing what is in flight, taking nothing new", config)
     threading.Thread(target=_hurry_on_signal, args=(server.hurry,), daemon=True).start()
     cut = server.drain()
     if cut:
@@ -190,35 +207,39 @@ def _serve_on_ray(config: Config, args: argparse.Namespace) -> int:
         raise InvalidInput(
             "--engine ray: expected --insecure with it: Ray's proxy listens on every address without TLS"
         )
+    for key in ("metrics", "traces", "watch_s"):
+        if getattr(server, key):
+            raise InvalidInput(
+                f"[server] {key}: expected none with --engine ray, whose workers share no place for it"
+            )
     from trocar.runtime.server.cluster.run import deploy, end
 
-    print("starting the cluster's workers", file=sys.stderr, flush=True)
+    _say("starting the cluster's workers", config)
     target = deploy(config, replicas=args.replicas, cluster=args.ray_address)
     # Not blocked as above: what Ray starts would inherit that and could not be ended.
     stopped = threading.Event()
     for number in STOP_SIGNALS:
         signal.signal(number, lambda *_: stopped.set())
-    print(f"listening on {target}", file=sys.stderr, flush=True)
+    _say(f"listening on {target}", config)
     if args.json:
         print(json.dumps({"listening": target}), flush=True)
     stopped.wait()
-    print("draining: finishing what is in flight, taking nothing new", file=sys.stderr, flush=True)
+    _say("draining: finishing what is in flight, taking nothing new", config)
     end()
     return 0
+
+
+def _say(line: str, config: Config) -> None:
+    """Tell whoever started the server, in the log's form."""
+    if config.server.log_format == "json":
+        logging.getLogger("trocar.server").info(line)
+    else:
+        print(line, file=sys.stderr, flush=True)
 
 
 def _hurry_on_signal(hurry: Callable[[], None]) -> None:
     signal.sigwait(STOP_SIGNALS)
     hurry()
-
-
-def _log_to_stderr(level: str) -> None:
-    """Log what is ours; a library's lines could quote a patient's file."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    log = logging.getLogger("trocar")
-    log.addHandler(handler)
-    log.setLevel(level.upper())
 
 
 COMMAND = Command(

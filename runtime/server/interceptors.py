@@ -1,4 +1,4 @@
-"""The one interceptor: errors to status codes, a log line a request, and the gate that drains.
+"""The one interceptor: errors to status codes, what is seen of a request, and the gate that drains.
 
 `grpc.*` services (health, reflection) pass untouched: they must answer while the server drains.
 """
@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
@@ -27,6 +28,8 @@ from trocar.runtime.errors import (
     Unauthenticated,
     Unavailable,
 )
+from trocar.runtime.telemetry import Request, Telemetry, enter
+from trocar.runtime.telemetry.requests import REQUEST_ID, read_metadata
 
 LOG = logging.getLogger("trocar.server")
 
@@ -44,6 +47,8 @@ STATUS: dict[type[TrocarError], grpc.StatusCode] = {
     TrocarError: grpc.StatusCode.INTERNAL,
 }
 
+# Stands for methods that the server does not have.
+UNKNOWN = "/unknown/unknown"
 # Status details travel in an HTTP/2 header, and peers refuse headers beyond 8 KiB.
 MAX_DETAILS = 1000
 
@@ -71,6 +76,11 @@ class Gate:
         self._hurried = False
         self._in_flight = 0
         self._changed = threading.Condition()
+
+    @property
+    def in_flight(self) -> int:
+        """Requests that entered and did not leave."""
+        return self._in_flight
 
     def enter(self) -> None:
         """Count one request in; `Unavailable` once the gate is closed."""
@@ -118,10 +128,17 @@ class _Undecodable:
 
 
 class Guard(grpc.ServerInterceptor):
-    """Wraps every handler that is not gRPC's own."""
+    """Wraps every handler that is not gRPC's own.
 
-    def __init__(self, gate: Gate) -> None:
+    Parameters
+    ----------
+    gate : which requests have to pass.
+    telemetry : told of each.
+    """
+
+    def __init__(self, gate: Gate, telemetry: Telemetry | None = None) -> None:
         self._gate = gate
+        self._telemetry = telemetry or Telemetry()
 
     def intercept_service(
         self,
@@ -138,46 +155,93 @@ class Guard(grpc.ServerInterceptor):
         behaviour = getattr(handler, kind)
         guarded = self._stream if handler.response_streaming else self._unary
         make = getattr(grpc, f"{kind}_rpc_method_handler")
+        if getattr(handler, "nameless", False):  # refused before it was known whether there is such a method
+            method = UNKNOWN
+        seen = _Seen(method, kind, *read_metadata(handler_call_details.invocation_metadata or ()))
         return make(
-            guarded(method, behaviour),
+            guarded(seen, behaviour),
             request_deserializer=_forgiving(handler.request_deserializer),
             response_serializer=handler.response_serializer,
         )
 
-    def _unary(self, method: str, behaviour: Callable[..., Any]) -> Callable[..., Any]:
+    def _unary(self, seen: _Seen, behaviour: Callable[..., Any]) -> Callable[..., Any]:
         def call(request: Any, context: grpc.ServicerContext) -> Any:
-            with self._watched(method, context):
-                return behaviour(_decoded(request, method), context)
+            with self._watched(seen, context):
+                return behaviour(_decoded(request, seen.method), context)
 
         return call
 
-    def _stream(self, method: str, behaviour: Callable[..., Any]) -> Callable[..., Any]:
+    def _stream(self, seen: _Seen, behaviour: Callable[..., Any]) -> Callable[..., Any]:
         def call(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
-            with self._watched(method, context):
-                yield from behaviour(_decoded(request, method), context)
+            with self._watched(seen, context):
+                yield from behaviour(_decoded(request, seen.method), context)
 
         return call
 
     @contextmanager
-    def _watched(self, method: str, context: Any) -> Iterator[None]:
-        """Gate, log line and error mapping around one request."""
+    def _watched(self, seen: _Seen, context: Any) -> Iterator[None]:
+        """Gate, error mapping, and what is seen, around one request."""
         start = time.perf_counter()
         code, details = grpc.StatusCode.OK, ""
+        request = Request(seen.request_id)
+        enter(request)
+        ended = self._telemetry.begin(seen.method, seen.kind, seen.trace, request)
+        logged = LOG.isEnabledFor(logging.INFO)
+        # 10 us of a small request: told only where it can be looked up, and, below, with every failure.
+        if logged or seen.named:
+            context.set_trailing_metadata(((REQUEST_ID, seen.request_id),))
         try:
             with self._gate.entered():
                 yield
         except TrocarError as error:
             code, details = status_of(error)
+        except GeneratorExit:  # nobody takes the rest of a stream
+            code = grpc.StatusCode.CANCELLED
+            raise
         except Exception as error:
             if context.code() is not None:  # the behaviour called context.abort itself
                 code = context.code()
                 raise
             code, details = status_of(error)
-            LOG.exception("%s failed", method)
+            LOG.exception("%s failed", seen.method, extra={"request_id": seen.request_id})
         finally:
-            LOG.info("%s %s %.1f ms", method, code.name, 1000 * (time.perf_counter() - start))
+            took_s = time.perf_counter() - start
+            ended(code.name, took_s)
+            if logged:
+                _log(seen, request, code.name, took_s, context)
         if details:
+            context.set_trailing_metadata(((REQUEST_ID, seen.request_id),))
             context.abort(code, details)
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What is known of a request before it is read; `named` where its id is the caller's."""
+
+    method: str
+    kind: str
+    request_id: str
+    named: bool
+    trace: str
+
+
+def _log(seen: _Seen, request: Request, code: str, took_s: float, context: Any) -> None:
+    """Log a request: nothing of it that a client worded, but for an id that has been looked at."""
+    LOG.info(
+        "%s %s %.1f ms %s",
+        seen.method,
+        code,
+        1000 * took_s,
+        seen.request_id,
+        extra={
+            "request_id": seen.request_id,
+            "method": seen.method,
+            "code": code,
+            "duration_ms": round(1000 * took_s, 3),
+            "peer": context.peer().partition(":")[0],
+            "model": request.model,
+        },
+    )
 
 
 def _forgiving(deserialise: Callable[[bytes], Any] | None) -> Callable[[bytes], Any]:

@@ -20,8 +20,6 @@ LOG = logging.getLogger("trocar.server")
 
 # Calls whose request may be on its way at once; beyond, those that wait longer than this make room.
 MOST, PATIENCE_S = 32, 0.25
-# How gRPC marks a method that answers later, from another thread: health's Watch.
-_LATER = ("experimental_non_blocking", "experimental_thread_pool")
 
 
 class Cancellable(Protocol):
@@ -77,18 +75,15 @@ class Reading(grpc.ServerInterceptor):
         )
 
     def _one(self, method: str, behaviour: Callable[..., Any]) -> Callable[..., Any]:
-        def call(messages: Iterator[Any], context: grpc.ServicerContext, *later: Any) -> Any:
+        def call(messages: Iterator[Any], context: grpc.ServicerContext) -> Any:
             try:
                 request = self._first(method, messages, context)
             except StopIteration:
                 context.abort(
                     grpc.StatusCode.UNIMPLEMENTED, f"expected one request of {method}, got a call without any"
                 )
-            return behaviour(request, context, *later)
+            return behaviour(request, context)
 
-        for name in _LATER:
-            if hasattr(behaviour, name):
-                setattr(call, name, getattr(behaviour, name))
         return call
 
     def _all(self, method: str, behaviour: Callable[..., Any]) -> Callable[..., Any]:

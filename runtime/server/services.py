@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 import grpc
 
 from trocar.runtime.config import Config, refuse_unknown
-from trocar.runtime.server.admission import Admission
+from trocar.runtime.repository.watch import Watch
+from trocar.runtime.server.scheduler import Scheduler
+from trocar.runtime.telemetry import Telemetry
 
 if TYPE_CHECKING:
+    from trocar.runtime.repository.sessions import Sessions
     from trocar.runtime.repository.store import Repository
 
 
@@ -24,14 +27,24 @@ class ServiceContext:
     ----------
     settings : the service's own table `[services.NAME]` of the configuration, unchecked; see
         `trocar.runtime.config.parse_table`.
-    admission : whoever computes takes a slot here first, so that one place bounds the load.
+    scheduler : whoever computes takes a slot of a queue of this first, so that one place bounds the load.
+    max_queued : requests that may wait in one queue.
     repository : where models come from; it opens what the server may serve and nothing else.
+    repository_options : arguments of `open_repository` that open the same in another process.
+    sessions : of the repository's models, one for all services that run the same one.
+    watch : tells of changes in the repository, where the server is told to look for them.
+    telemetry : takes what can be seen from outside.
     on_drain : takes what is called when the server begins to drain, such as the end of idle streams.
     """
 
     settings: Mapping[str, Any]
-    admission: Admission
+    scheduler: Scheduler
+    max_queued: int
     repository: Repository
+    repository_options: Mapping[str, str]
+    sessions: Sessions
+    watch: Watch
+    telemetry: Telemetry
     on_drain: Callable[[Callable[[], None]], None]
 
 
@@ -52,19 +65,35 @@ def add_services(
     server: grpc.Server,
     services: Mapping[str, AddToServer],
     config: Config,
-    admission: Admission,
+    scheduler: Scheduler,
+    telemetry: Telemetry,
+    watch: Watch,
     on_drain: Callable[[Callable[[], None]], None],
 ) -> dict[str, str]:
     """Add every service to the server and return their full protobuf names, each with its entry point's."""
     # Brings NumPy, whose threads must not start before the server has blocked the signals it waits for.
+    from trocar.runtime.repository.sessions import Sessions
     from trocar.runtime.repository.store import open_repository
 
     refuse_unknown(config.services, tuple(sorted(services)), "[services]")
     wanted = {name.strip() for name in config.server.services.split(",") if name.strip()} or set(services)
     refuse_unknown(dict.fromkeys(wanted), tuple(sorted(services)), "[server] services")
     names: dict[str, str] = {}
-    repository = open_repository(config.server.repository, require_signature=config.server.require_signature)
+    limits = config.server
+    options = {"folder": limits.repository, "require_signature": limits.require_signature}
+    repository = open_repository(**options)
+    sessions = Sessions(repository)
     for name, add in sorted((name, add) for name, add in services.items() if name in wanted):
-        context = ServiceContext(config.services.get(name, {}), admission, repository, on_drain)
+        context = ServiceContext(
+            settings=config.services.get(name, {}),
+            scheduler=scheduler,
+            max_queued=limits.max_queued,
+            repository=repository,
+            repository_options=options,
+            sessions=sessions,
+            watch=watch,
+            telemetry=telemetry,
+            on_drain=on_drain,
+        )
         names |= dict.fromkeys(add(server, context), name)
     return names

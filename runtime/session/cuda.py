@@ -24,8 +24,10 @@ _SIGNATURES: dict[str, tuple[Any, ...]] = {
     "cuDeviceGet": (_pointer, _int),
     "cuDeviceGetName": (_pointer, _int, _int),
     "cuDeviceGetAttribute": (_pointer, _int, _int),
+    "cuDevicePrimaryCtxGetState": (_int, _pointer, _pointer),
     "cuDevicePrimaryCtxRetain": (_pointer, _int),
     "cuCtxSetCurrent": (_pointer,),
+    "cuMemGetInfo_v2": (_pointer, _pointer),
     "cuMemAlloc_v2": (_pointer, _size),
     "cuMemHostAlloc": (_pointer, _size, ctypes.c_uint),
     "cuMemFreeHost": (_pointer,),
@@ -91,6 +93,19 @@ class Driver:
         self._call("cuDeviceGet", ctypes.byref(handle), gpu.number)
         self._call("cuDevicePrimaryCtxRetain", ctypes.byref(context), handle)
         return int(context.value or 0)
+
+    def in_use(self, gpu: Gpu) -> bool:
+        """Whether something in this process has the GPU's primary context."""
+        handle, flags, active = _int(), ctypes.c_uint(), _int()
+        self._call("cuDeviceGet", ctypes.byref(handle), gpu.number)
+        self._call("cuDevicePrimaryCtxGetState", handle.value, ctypes.byref(flags), ctypes.byref(active))
+        return bool(active.value)
+
+    def memory(self) -> tuple[int, int]:
+        """Return free and all bytes of the GPU whose context is this thread's."""
+        free, whole = _size(), _size()
+        self._call("cuMemGetInfo_v2", ctypes.byref(free), ctypes.byref(whole))
+        return int(free.value), int(whole.value)
 
     def use(self, context: int) -> None:
         """Make a context this thread's."""

@@ -183,6 +183,20 @@ def test_watchers_of_health(victim: Any, held: list[Raw]) -> None:
         attack(_calls(victim, held, WATCH, watch), 4)
 
 
+def test_watchers_that_come_and_go(victim: Any, held: list[Raw]) -> None:
+    def run() -> None:
+        for _ in range(5):
+            raw = Raw(victim.target)
+            held.append(raw)
+            for number in range(40):
+                raw.say(raw.call(2 * number + 1, WATCH))
+                raw.say(DataFrame(2 * number + 1, message(b""), flags=["END_STREAM"]))
+            raw.close()
+
+    with _survived(victim, Access(victim.target)) as attack:
+        attack(run, 4)
+
+
 def test_connections_that_say_little(victim: Any, held: list[Raw]) -> None:
     """Nothing, half a preface, a greeting and then silence."""
 

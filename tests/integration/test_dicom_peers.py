@@ -190,7 +190,7 @@ def test_orthanc_stores_what_the_command_sends_of_a_server(orthanc, trocar, serv
         "-o",
         tmp_path / "out",
     )
-    done = trocar("plan", rtstruct_file, *QUICK, "--server", server.target, *to)
+    done = trocar("plan", rtstruct_file, *QUICK, "--server", server.target, *to, timeout_s=250)
     assert done.returncode in (0, 1), done.stderr
     assert [line.split(": ")[0] for line in done.stderr.splitlines()] == list(RT)
     assert_held(url, [tmp_path / "out" / name for name in RT])
@@ -236,7 +236,7 @@ def storescp(folder):
 def test_storescp_stores_what_the_command_sends(trocar, tmp_path):
     (tmp_path / "got").mkdir()
     with storescp(tmp_path / "got") as address:
-        done = trocar("plan", "phantom:4", *QUICK, "--send", address, "--json")
+        done = trocar("plan", "phantom:4", *QUICK, "--send", address, "--json", timeout_s=250)
     assert done.returncode in (0, 1), done.stderr
     assert json.loads(done.stdout)["seeds"] > 0
     got = {one.Modality: one for one in map(pydicom.dcmread, (tmp_path / "got").iterdir())}
@@ -256,7 +256,7 @@ def test_a_peer_that_is_gone_when_the_plan_is_there(trocar, tmp_path):
     )
     try:
         address = f"127.0.0.1:{full.socket.getsockname()[1]}"
-        done = trocar("plan", "phantom:4", *QUICK, "-o", tmp_path / "out", "--send", address)
+        done = trocar("plan", "phantom:4", *QUICK, "-o", tmp_path / "out", "--send", address, timeout_s=250)
     finally:
         full.shutdown()
     assert done.returncode == 3

@@ -91,7 +91,7 @@ def test_models(client: Any) -> None:
     assert config["input"] == [{"name": "image", "data_type": "TYPE_FP16", "dims": ["-1", "2", "8", "8"]}]
     assert _refused(lambda: client.get_model_config("nobody")) == (
         "NOT_FOUND",
-        "expected a model of brain, broken_graph, broken_run, half, kinds, mixed, pair, got 'nobody'",
+        "expected a model of brain, broken_graph, broken_run, half, kinds, mixed, pair, turns, got 'nobody'",
     )
     assert _refused(lambda: client.get_model_metadata("pair", "7")) == (
         "NOT_FOUND",
@@ -361,9 +361,10 @@ def test_half_precision_travels_raw(client: Any) -> None:
 
 
 def test_priorities_sequences_and_parameters_are_refused_by_name(client: Any) -> None:
-    assert client.infer("pair", _pair(), priority=0)
+    for priority in range(4):
+        assert client.infer("pair", _pair(), priority=priority)
     for name, changes in (
-        ("priority", {"priority": 3}),
+        ("priority", {"priority": 4}),
         ("sequence_", {"sequence_id": 7, "sequence_start": True}),
         ("colour", {"parameters": {"colour": "red"}}),
     ):

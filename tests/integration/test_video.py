@@ -22,6 +22,7 @@ from pycocotools.coco import COCO
 
 from trocar.v1 import video_pb2, video_pb2_grpc
 from trocar.video.annotator.renderer import render_frame
+from trocar.video.quality import inspect
 
 SIZE = (256, 448)
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -243,6 +244,18 @@ def test_an_unknown_model_is_named(channel: grpc.Channel, image_bgr: Any) -> Non
     with pytest.raises(grpc.RpcError) as caught:
         annotate(channel, raw(image_bgr), model="nothing")
     assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+def test_a_client_s_own_measure_of_quality_is_taken_and_absent_it_is_made(
+    channel: grpc.Channel, image_bgr: Any
+) -> None:
+    own = raw(image_bgr)
+    own.quality.CopyFrom(video_pb2.PictureQuality(smoke=0.625, out_of_body=0.25))
+    told, measured = annotate(channel, own, raw(image_bgr, number=2))
+    assert (told.quality.smoke, told.quality.out_of_body, told.quality.exposure) == (0.625, 0.25, 0.0)
+    found = inspect(image_bgr)
+    assert measured.quality.smoke == pytest.approx(found.smoke)
+    assert measured.quality.exposure == pytest.approx(found.exposure) != 0
 
 
 def test_several_clients_at_once_get_their_own_answers(channel: grpc.Channel, image_bgr: Any) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from trocar.video.frames import Quality
-from trocar.video.quality import field_of_view, inspect
+from trocar.video.quality import Inspector, inspect, mark_view
 
 
 def scene(seed: int = 0, size: tuple[int, int] = (360, 640)) -> np.ndarray:
@@ -92,7 +92,9 @@ def test_the_view_is_the_circle_and_not_the_text_beside_it() -> None:
     brightness[circle] = 0.5
     brightness[90:110, 180:220] = 0.0  # something dark within
     brightness[5:10, 5:40] = 1.0  # text
-    view = field_of_view(brightness)
+    regions, scratch, marked = (np.empty(brightness.shape, kind) for kind in (np.int32, np.uint8, np.uint8))
+    mark_view((brightness > 0.1).astype(np.uint8), regions, scratch, marked)
+    view = marked.astype(bool)
     assert not view[:20, :60].any()
     assert view[100, 200]
     assert np.logical_xor(view, circle).sum() < 0.1 * circle.sum()
@@ -131,3 +133,10 @@ def test_fouling_sees_a_smear_on_part_of_the_lens() -> None:
     smeared[:, :200] = cv2.GaussianBlur(image, (0, 0), 8)[:, :200]
     assert inspect(image).fouling < 0.05
     assert 0.15 < inspect(smeared).fouling < 0.45
+
+
+def test_memory_that_is_kept_carries_nothing_over() -> None:
+    inspector = Inspector()
+    black = np.zeros((360, 640, 3), np.uint8)
+    frames = [scene(1), scene(2, (720, 1280)), black, veiled(scene(3), 0.5), scene(1)]
+    assert [inspector(frame) for frame in frames] == [inspect(frame) for frame in frames]

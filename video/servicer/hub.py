@@ -10,12 +10,14 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from trocar.runtime.errors import QueueFull
-from trocar.video.frames import Annotation, Frame, Quality
+from trocar.runtime.server.scheduler import Scheduler
+from trocar.video.frames import Annotation, Frame
 from trocar.video.remote import Remote, Task, WatchdogSettings, WorkerSpec
 from trocar.video.ring import Slot
+from trocar.video.servicer.tally import MEMORY, NEWER, READER, Tally
 from trocar.video.tracker import Tracker, TrackerSettings
 
 # Replies that may wait for a slow reader.
@@ -34,7 +36,9 @@ class Answer:
     queued_ms: float
     total_ms: float
     dropped: int
-    quality: Quality = field(default_factory=Quality)
+    # When the model was given the frame, and when it had answered, on the monotonic clock.
+    begun_at_s: float = 0.0
+    answered_at_s: float = 0.0
 
 
 class Stream:
@@ -46,6 +50,8 @@ class Stream:
         self.waiting: tuple[int, Task, float] | None = None
         self.outbox: deque[Answer] = deque()
         self.dropped = 0
+        # How its frames come; see `trocar.video.servicer.tally`.
+        self.form = ""
         self.running = False
         self.finished = False
 
@@ -56,7 +62,7 @@ class Stream:
     def lose(self) -> None:
         """Count a frame for which there was no memory."""
         with self._hub.changed:
-            self.dropped += 1
+            self._hub.let_go(self, MEMORY)
 
     def finish(self) -> None:
         """No more frames will come."""
@@ -85,20 +91,35 @@ class Hub:
     ----------
     spec : what the worker runs.
     most_streams : streams at once.
+    scheduler : told of each frame in the model, since nothing else should start beside it.
+    tally : counts what becomes of frames.
     """
 
     def __init__(
-        self, spec: WorkerSpec, watchdog: WatchdogSettings, tracker: TrackerSettings, most_streams: int
+        self,
+        spec: WorkerSpec,
+        watchdog: WatchdogSettings,
+        tracker: TrackerSettings,
+        most_streams: int,
+        scheduler: Scheduler,
+        tally: Tally | None = None,
     ) -> None:
         self.changed = threading.Condition(threading.RLock())
-        self._tracker, self._most = tracker, most_streams
+        self._tracker, self._most, self._scheduler = tracker, most_streams, scheduler
         # In turn: the stream at the left is the one that has waited longest since it was last served.
         self._streams: deque[Stream] = deque()
+        self._tally = tally
+        self._retired = False
         self._busy: tuple[Stream, int, float, float] | None = None
         self.remote = Remote(spec, watchdog, self._answered)
 
-    def join(self) -> Stream:
-        """Add a stream.
+    @property
+    def streams(self) -> int:
+        """How many streams it has."""
+        return len(self._streams)
+
+    def join(self) -> Stream | None:
+        """Add a stream; None where another hub has taken this one's place.
 
         Raises
         ------
@@ -106,6 +127,8 @@ class Hub:
             There are as many as the server takes.
         """
         with self.changed:
+            if self._retired:
+                return None
             if len(self._streams) >= self._most:
                 raise QueueFull(f"expected at most {self._most} streams of one model at once, got one more")
             stream = Stream(self, self._tracker)
@@ -124,6 +147,19 @@ class Hub:
             waiting[1].slot.release()
         for answer in answers:
             answer.slot.release()
+        self._close_if_done()
+
+    def retire(self) -> None:
+        """Take no more streams, and end with the last of those there are."""
+        with self.changed:
+            self._retired = True
+        self._close_if_done()
+
+    def let_go(self, stream: Stream, why: str) -> None:
+        """Count a frame that is let go; under the lock."""
+        stream.dropped += 1
+        if self._tally is not None:
+            self._tally.dropped(stream.form, why)
 
     def offer(self, stream: Stream, number: int, task: Task) -> None:
         """Take a stream's newest frame, and start it if the model is free."""
@@ -132,7 +168,8 @@ class Hub:
             # A reader may still be at it after its client has left.
             if stream in self._streams:
                 displaced, stream.waiting = stream.waiting, (number, task, time.monotonic())
-                stream.dropped += displaced is not None
+                if displaced is not None:
+                    self.let_go(stream, NEWER)
                 self._next()
         if displaced is not None:
             displaced[1].slot.release()
@@ -140,6 +177,12 @@ class Hub:
     def close(self) -> None:
         """End the model's process."""
         self.remote.close()
+
+    def _close_if_done(self) -> None:
+        with self.changed:
+            done = self._retired and not self._streams
+        if done:
+            self.close()
 
     def _next(self) -> None:
         """Give the model the frame of the stream whose turn it is."""
@@ -153,6 +196,7 @@ class Hub:
             self._streams.remove(stream)
             self._streams.append(stream)
             self._busy = (stream, number, offered_s, time.monotonic())
+            self._scheduler.begin_live()
             self.remote.offer(task.frame, task.slot)
             task.slot.release()
             return
@@ -163,7 +207,11 @@ class Hub:
         with self.changed:
             assert self._busy is not None
             (stream, number, offered_s, begun_s), self._busy = self._busy, None
+            self._scheduler.end_live()
             stream.running = False
+            total_ms = 1000 * (now_s - task.frame.captured_at_s)
+            if self._tally is not None:
+                self._tally.answered(annotated=annotation is not None, total_ms=total_ms)
             if stream in self._streams:
                 if annotation is not None:
                     annotation = stream.tracker.track(annotation)
@@ -175,14 +223,15 @@ class Hub:
                         annotation,
                         reason,
                         queued_ms=1000 * (begun_s - offered_s),
-                        total_ms=1000 * (now_s - task.frame.captured_at_s),
+                        total_ms=total_ms,
                         dropped=stream.dropped,
-                        quality=task.frame.quality,
+                        begun_at_s=begun_s,
+                        answered_at_s=now_s,
                     )
                 )
                 if len(stream.outbox) > _OUTBOX:
                     lost = stream.outbox.popleft()
-                    stream.dropped += 1
+                    self.let_go(stream, READER)
             self._next()
             self.changed.notify_all()
         if lost is not None:

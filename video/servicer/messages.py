@@ -22,7 +22,7 @@ def reply_message(answer: Answer, masks: int) -> video_pb2.AnnotateReply:
         id=answer.id,
         pts_us=round(1e6 * answer.frame.pts_s),
         error=answer.reason,
-        quality=video_pb2.PictureQuality(**{name: getattr(answer.quality, name) for name in _QUALITIES}),
+        quality=quality_message(answer.frame.quality),
         dropped=answer.dropped,
     )
     reply.stage_ms["queue"], reply.stage_ms["total"] = answer.queued_ms, answer.total_ms
@@ -36,6 +36,16 @@ def reply_message(answer: Answer, masks: int) -> video_pb2.AnnotateReply:
     if masks == video_pb2.MASK_FORMAT_LABELS_PNG:
         reply.labels_png = _png(annotation.labels)
     return reply
+
+
+def quality_message(quality: Quality) -> video_pb2.PictureQuality:
+    """Return a frame's quality as a message."""
+    return video_pb2.PictureQuality(**{name: getattr(quality, name) for name in _QUALITIES})
+
+
+def quality_of(message: video_pb2.PictureQuality) -> Quality:
+    """Return what a message says of a frame's quality."""
+    return Quality(**{name: getattr(message, name) for name in _QUALITIES})
 
 
 def annotation_of(

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15trocar/v1/video.proto\x12\ttrocar.v1\"s\n\x0f\x41nnotateRequest\x12-\n\x08settings\x18\x01 \x01(\x0b\x32\x19.trocar.v1.StreamSettingsH\x00\x12&\n\x05\x66rame\x18\x02 \x01(\x0b\x32\x15.trocar.v1.VideoFrameH\x00\x42\t\n\x07\x63ontent\"\\\n\x0eStreamSettings\x12\r\n\x05model\x18\x01 \x01(\t\x12$\n\x05masks\x18\x02 \x01(\x0e\x32\x15.trocar.v1.MaskFormat\x12\x15\n\rkeep_alive_ms\x18\x03 \x01(\r\"\xa5\x01\n\nVideoFrame\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x0e\n\x06pts_us\x18\x02 \x01(\x03\x12\x0e\n\x04jpeg\x18\x03 \x01(\x0cH\x00\x12$\n\x03raw\x18\x04 \x01(\x0b\x32\x15.trocar.v1.RawPictureH\x00\x12\x0e\n\x04h264\x18\x05 \x01(\x0cH\x00\x12*\n\x06shared\x18\x06 \x01(\x0b\x32\x18.trocar.v1.SharedPictureH\x00\x42\t\n\x07picture\"a\n\nRawPicture\x12&\n\x06\x66ormat\x18\x01 \x01(\x0e\x32\x16.trocar.v1.PixelFormat\x12\x0e\n\x06height\x18\x02 \x01(\r\x12\r\n\x05width\x18\x03 \x01(\r\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\"t\n\rSharedPicture\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12&\n\x06\x66ormat\x18\x03 \x01(\x0e\x32\x16.trocar.v1.PixelFormat\x12\x0e\n\x06height\x18\x04 \x01(\r\x12\r\n\x05width\x18\x05 \x01(\r\"\xeb\x02\n\rAnnotateReply\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x0e\n\x06pts_us\x18\x02 \x01(\x03\x12\r\n\x05\x65rror\x18\x03 \x01(\t\x12+\n\tinstances\x18\x04 \x03(\x0b\x32\x18.trocar.v1.VideoInstance\x12\x12\n\nconfidence\x18\x05 \x01(\x01\x12*\n\x07quality\x18\x06 \x01(\x0b\x32\x19.trocar.v1.PictureQuality\x12\x37\n\x08stage_ms\x18\x07 \x03(\x0b\x32%.trocar.v1.AnnotateReply.StageMsEntry\x12\x0f\n\x07\x64ropped\x18\x08 \x01(\x04\x12\x12\n\nlabels_png\x18\t \x01(\x0c\x12\x0f\n\x07\x63lasses\x18\n \x03(\t\x12\x13\n\x0bobject_from\x18\x0b \x01(\r\x12\x0e\n\x06\x64\x65vice\x18\x0c \x01(\t\x1a.\n\x0cStageMsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\xf1\x01\n\rVideoInstance\x12\r\n\x05label\x18\x01 \x01(\t\x12\r\n\x05track\x18\x02 \x01(\r\x12\x0c\n\x04left\x18\x03 \x01(\x05\x12\x0b\n\x03top\x18\x04 \x01(\x05\x12\r\n\x05right\x18\x05 \x01(\x05\x12\x0e\n\x06\x62ottom\x18\x06 \x01(\x05\x12\x0f\n\x07\x61rea_px\x18\x07 \x01(\r\x12\x12\n\nconfidence\x18\x08 \x01(\x01\x12\x1b\n\x03tip\x18\t \x01(\x0b\x32\x0e.trocar.v1.Tip\x12\x1b\n\x03rle\x18\n \x01(\x0b\x32\x0e.trocar.v1.Rle\x12)\n\x08polygons\x18\x0b \x03(\x0b\x32\x17.trocar.v1.VideoPolygon\"\x1b\n\x03Tip\x12\t\n\x01x\x18\x01 \x01(\x01\x12\t\n\x01y\x18\x02 \x01(\x01\"4\n\x03Rle\x12\x0e\n\x06height\x18\x01 \x01(\r\x12\r\n\x05width\x18\x02 \x01(\r\x12\x0e\n\x06\x63ounts\x18\x03 \x01(\t\"\x1a\n\x0cVideoPolygon\x12\n\n\x02xy\x18\x01 \x03(\x02\"y\n\x0ePictureQuality\x12\r\n\x05smoke\x18\x01 \x01(\x01\x12\x0c\n\x04\x62lur\x18\x02 \x01(\x01\x12\x0f\n\x07\x66ouling\x18\x03 \x01(\x01\x12\x12\n\nhighlights\x18\x04 \x01(\x01\x12\x10\n\x08\x65xposure\x18\x05 \x01(\x01\x12\x13\n\x0bout_of_body\x18\x06 \x01(\x01*m\n\nMaskFormat\x12\x14\n\x10MASK_FORMAT_NONE\x10\x00\x12\x13\n\x0fMASK_FORMAT_RLE\x10\x01\x12\x18\n\x14MASK_FORMAT_POLYGONS\x10\x02\x12\x1a\n\x16MASK_FORMAT_LABELS_PNG\x10\x03*g\n\x0bPixelFormat\x12\x14\n\x10PIXEL_FORMAT_BGR\x10\x00\x12\x14\n\x10PIXEL_FORMAT_RGB\x10\x01\x12\x15\n\x11PIXEL_FORMAT_GREY\x10\x02\x12\x15\n\x11PIXEL_FORMAT_NV12\x10\x03\x32T\n\x0cVideoService\x12\x44\n\x08\x41nnotate\x12\x1a.trocar.v1.AnnotateRequest\x1a\x18.trocar.v1.AnnotateReply(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15trocar/v1/video.proto\x12\ttrocar.v1\"s\n\x0f\x41nnotateRequest\x12-\n\x08settings\x18\x01 \x01(\x0b\x32\x19.trocar.v1.StreamSettingsH\x00\x12&\n\x05\x66rame\x18\x02 \x01(\x0b\x32\x15.trocar.v1.VideoFrameH\x00\x42\t\n\x07\x63ontent\"\\\n\x0eStreamSettings\x12\r\n\x05model\x18\x01 \x01(\t\x12$\n\x05masks\x18\x02 \x01(\x0e\x32\x15.trocar.v1.MaskFormat\x12\x15\n\rkeep_alive_ms\x18\x03 \x01(\r\"\xd1\x01\n\nVideoFrame\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x0e\n\x06pts_us\x18\x02 \x01(\x03\x12\x0e\n\x04jpeg\x18\x03 \x01(\x0cH\x00\x12$\n\x03raw\x18\x04 \x01(\x0b\x32\x15.trocar.v1.RawPictureH\x00\x12\x0e\n\x04h264\x18\x05 \x01(\x0cH\x00\x12*\n\x06shared\x18\x06 \x01(\x0b\x32\x18.trocar.v1.SharedPictureH\x00\x12*\n\x07quality\x18\x07 \x01(\x0b\x32\x19.trocar.v1.PictureQualityB\t\n\x07picture\"a\n\nRawPicture\x12&\n\x06\x66ormat\x18\x01 \x01(\x0e\x32\x16.trocar.v1.PixelFormat\x12\x0e\n\x06height\x18\x02 \x01(\r\x12\r\n\x05width\x18\x03 \x01(\r\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\"t\n\rSharedPicture\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12&\n\x06\x66ormat\x18\x03 \x01(\x0e\x32\x16.trocar.v1.PixelFormat\x12\x0e\n\x06height\x18\x04 \x01(\r\x12\r\n\x05width\x18\x05 \x01(\r\"\xeb\x02\n\rAnnotateReply\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x0e\n\x06pts_us\x18\x02 \x01(\x03\x12\r\n\x05\x65rror\x18\x03 \x01(\t\x12+\n\tinstances\x18\x04 \x03(\x0b\x32\x18.trocar.v1.VideoInstance\x12\x12\n\nconfidence\x18\x05 \x01(\x01\x12*\n\x07quality\x18\x06 \x01(\x0b\x32\x19.trocar.v1.PictureQuality\x12\x37\n\x08stage_ms\x18\x07 \x03(\x0b\x32%.trocar.v1.AnnotateReply.StageMsEntry\x12\x0f\n\x07\x64ropped\x18\x08 \x01(\x04\x12\x12\n\nlabels_png\x18\t \x01(\x0c\x12\x0f\n\x07\x63lasses\x18\n \x03(\t\x12\x13\n\x0bobject_from\x18\x0b \x01(\r\x12\x0e\n\x06\x64\x65vice\x18\x0c \x01(\t\x1a.\n\x0cStageMsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\xf1\x01\n\rVideoInstance\x12\r\n\x05label\x18\x01 \x01(\t\x12\r\n\x05track\x18\x02 \x01(\r\x12\x0c\n\x04left\x18\x03 \x01(\x05\x12\x0b\n\x03top\x18\x04 \x01(\x05\x12\r\n\x05right\x18\x05 \x01(\x05\x12\x0e\n\x06\x62ottom\x18\x06 \x01(\x05\x12\x0f\n\x07\x61rea_px\x18\x07 \x01(\r\x12\x12\n\nconfidence\x18\x08 \x01(\x01\x12\x1b\n\x03tip\x18\t \x01(\x0b\x32\x0e.trocar.v1.Tip\x12\x1b\n\x03rle\x18\n \x01(\x0b\x32\x0e.trocar.v1.Rle\x12)\n\x08polygons\x18\x0b \x03(\x0b\x32\x17.trocar.v1.VideoPolygon\"\x1b\n\x03Tip\x12\t\n\x01x\x18\x01 \x01(\x01\x12\t\n\x01y\x18\x02 \x01(\x01\"4\n\x03Rle\x12\x0e\n\x06height\x18\x01 \x01(\r\x12\r\n\x05width\x18\x02 \x01(\r\x12\x0e\n\x06\x63ounts\x18\x03 \x01(\t\"\x1a\n\x0cVideoPolygon\x12\n\n\x02xy\x18\x01 \x03(\x02\"y\n\x0ePictureQuality\x12\r\n\x05smoke\x18\x01 \x01(\x01\x12\x0c\n\x04\x62lur\x18\x02 \x01(\x01\x12\x0f\n\x07\x66ouling\x18\x03 \x01(\x01\x12\x12\n\nhighlights\x18\x04 \x01(\x01\x12\x10\n\x08\x65xposure\x18\x05 \x01(\x01\x12\x13\n\x0bout_of_body\x18\x06 \x01(\x01*m\n\nMaskFormat\x12\x14\n\x10MASK_FORMAT_NONE\x10\x00\x12\x13\n\x0fMASK_FORMAT_RLE\x10\x01\x12\x18\n\x14MASK_FORMAT_POLYGONS\x10\x02\x12\x1a\n\x16MASK_FORMAT_LABELS_PNG\x10\x03*g\n\x0bPixelFormat\x12\x14\n\x10PIXEL_FORMAT_BGR\x10\x00\x12\x14\n\x10PIXEL_FORMAT_RGB\x10\x01\x12\x15\n\x11PIXEL_FORMAT_GREY\x10\x02\x12\x15\n\x11PIXEL_FORMAT_NV12\x10\x03\x32T\n\x0cVideoService\x12\x44\n\x08\x41nnotate\x12\x1a.trocar.v1.AnnotateRequest\x1a\x18.trocar.v1.AnnotateReply(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,34 +33,34 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_ANNOTATEREPLY_STAGEMSENTRY']._loaded_options = None
   _globals['_ANNOTATEREPLY_STAGEMSENTRY']._serialized_options = b'8\001'
-  _globals['_MASKFORMAT']._serialized_start=1476
-  _globals['_MASKFORMAT']._serialized_end=1585
-  _globals['_PIXELFORMAT']._serialized_start=1587
-  _globals['_PIXELFORMAT']._serialized_end=1690
+  _globals['_MASKFORMAT']._serialized_start=1520
+  _globals['_MASKFORMAT']._serialized_end=1629
+  _globals['_PIXELFORMAT']._serialized_start=1631
+  _globals['_PIXELFORMAT']._serialized_end=1734
   _globals['_ANNOTATEREQUEST']._serialized_start=36
   _globals['_ANNOTATEREQUEST']._serialized_end=151
   _globals['_STREAMSETTINGS']._serialized_start=153
   _globals['_STREAMSETTINGS']._serialized_end=245
   _globals['_VIDEOFRAME']._serialized_start=248
-  _globals['_VIDEOFRAME']._serialized_end=413
-  _globals['_RAWPICTURE']._serialized_start=415
-  _globals['_RAWPICTURE']._serialized_end=512
-  _globals['_SHAREDPICTURE']._serialized_start=514
-  _globals['_SHAREDPICTURE']._serialized_end=630
-  _globals['_ANNOTATEREPLY']._serialized_start=633
-  _globals['_ANNOTATEREPLY']._serialized_end=996
-  _globals['_ANNOTATEREPLY_STAGEMSENTRY']._serialized_start=950
-  _globals['_ANNOTATEREPLY_STAGEMSENTRY']._serialized_end=996
-  _globals['_VIDEOINSTANCE']._serialized_start=999
-  _globals['_VIDEOINSTANCE']._serialized_end=1240
-  _globals['_TIP']._serialized_start=1242
-  _globals['_TIP']._serialized_end=1269
-  _globals['_RLE']._serialized_start=1271
-  _globals['_RLE']._serialized_end=1323
-  _globals['_VIDEOPOLYGON']._serialized_start=1325
-  _globals['_VIDEOPOLYGON']._serialized_end=1351
-  _globals['_PICTUREQUALITY']._serialized_start=1353
-  _globals['_PICTUREQUALITY']._serialized_end=1474
-  _globals['_VIDEOSERVICE']._serialized_start=1692
-  _globals['_VIDEOSERVICE']._serialized_end=1776
+  _globals['_VIDEOFRAME']._serialized_end=457
+  _globals['_RAWPICTURE']._serialized_start=459
+  _globals['_RAWPICTURE']._serialized_end=556
+  _globals['_SHAREDPICTURE']._serialized_start=558
+  _globals['_SHAREDPICTURE']._serialized_end=674
+  _globals['_ANNOTATEREPLY']._serialized_start=677
+  _globals['_ANNOTATEREPLY']._serialized_end=1040
+  _globals['_ANNOTATEREPLY_STAGEMSENTRY']._serialized_start=994
+  _globals['_ANNOTATEREPLY_STAGEMSENTRY']._serialized_end=1040
+  _globals['_VIDEOINSTANCE']._serialized_start=1043
+  _globals['_VIDEOINSTANCE']._serialized_end=1284
+  _globals['_TIP']._serialized_start=1286
+  _globals['_TIP']._serialized_end=1313
+  _globals['_RLE']._serialized_start=1315
+  _globals['_RLE']._serialized_end=1367
+  _globals['_VIDEOPOLYGON']._serialized_start=1369
+  _globals['_VIDEOPOLYGON']._serialized_end=1395
+  _globals['_PICTUREQUALITY']._serialized_start=1397
+  _globals['_PICTUREQUALITY']._serialized_end=1518
+  _globals['_VIDEOSERVICE']._serialized_start=1736
+  _globals['_VIDEOSERVICE']._serialized_end=1820
 # @@protoc_insertion_point(module_scope)

@@ -126,6 +126,7 @@ class VideoFrame(google.protobuf.message.Message):
     RAW_FIELD_NUMBER: builtins.int
     H264_FIELD_NUMBER: builtins.int
     SHARED_FIELD_NUMBER: builtins.int
+    QUALITY_FIELD_NUMBER: builtins.int
     id: builtins.int
     """the client's own; replies carry it"""
     pts_us: builtins.int
@@ -136,6 +137,10 @@ class VideoFrame(google.protobuf.message.Message):
     def raw(self) -> global___RawPicture: ...
     @property
     def shared(self) -> global___SharedPicture: ...
+    @property
+    def quality(self) -> global___PictureQuality:
+        """the client's own measure; the server measures where it is absent"""
+
     def __init__(
         self,
         *,
@@ -145,9 +150,10 @@ class VideoFrame(google.protobuf.message.Message):
         raw: global___RawPicture | None = ...,
         h264: builtins.bytes = ...,
         shared: global___SharedPicture | None = ...,
+        quality: global___PictureQuality | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["h264", b"h264", "jpeg", b"jpeg", "picture", b"picture", "raw", b"raw", "shared", b"shared"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["h264", b"h264", "id", b"id", "jpeg", b"jpeg", "picture", b"picture", "pts_us", b"pts_us", "raw", b"raw", "shared", b"shared"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["h264", b"h264", "jpeg", b"jpeg", "picture", b"picture", "quality", b"quality", "raw", b"raw", "shared", b"shared"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["h264", b"h264", "id", b"id", "jpeg", b"jpeg", "picture", b"picture", "pts_us", b"pts_us", "quality", b"quality", "raw", b"raw", "shared", b"shared"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["picture", b"picture"]) -> typing.Literal["jpeg", "raw", "h264", "shared"] | None: ...
 
 global___VideoFrame = VideoFrame
@@ -255,7 +261,9 @@ class AnnotateReply(google.protobuf.message.Message):
     @property
     def instances(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___VideoInstance]: ...
     @property
-    def quality(self) -> global___PictureQuality: ...
+    def quality(self) -> global___PictureQuality:
+        """the client's own where the frame brought it"""
+
     @property
     def stage_ms(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.float]:
         """queue, preprocess, model, postprocess, total"""

@@ -11,9 +11,11 @@ from typing import Any, NoReturn, cast
 import grpc
 
 from trocar.runtime.config import Config
-from trocar.runtime.server.admission import Admission
+from trocar.runtime.repository.watch import Watch
 from trocar.runtime.server.interceptors import Gate, Guard
+from trocar.runtime.server.scheduler import Scheduler
 from trocar.runtime.server.services import add_services, find_services
+from trocar.runtime.telemetry import Telemetry
 
 
 class Collector:
@@ -122,10 +124,11 @@ class Worker:
     def __init__(self, config: Config) -> None:
         limits = config.server
         self._collector = Collector()
-        admission = Admission(limits.max_running, limits.max_queued)
+        scheduler = Scheduler(limits.max_running, max(limits.max_held, limits.max_running))
         services = find_services()
         server = cast(grpc.Server, self._collector)
-        self._names = add_services(server, services, config, admission, lambda _end: None)
+        nobody = Telemetry(), Watch()
+        self._names = add_services(server, services, config, scheduler, *nobody, lambda _end: None)
         self._guard = Guard(Gate())
         self._threads = ThreadPoolExecutor(limits.max_running + limits.max_queued, thread_name_prefix="rpc")
 

@@ -8,16 +8,19 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 
 from trocar.runtime.errors import InvalidInput, TrocarError
-from trocar.runtime.server.admission import Admission
 from trocar.runtime.server.inference import wire
 from trocar.runtime.server.inference.bound import MAX_OWN_BYTES, Bound
 from trocar.runtime.server.inference.models import Models
 from trocar.runtime.server.inference.once import Held, Once
 from trocar.runtime.server.inference.plan import Plan, read
 from trocar.runtime.server.inference.regions import Region, Regions
+from trocar.runtime.telemetry import Record, current, ignore
 
 # Plans that are kept, of heads no longer than this; and bytes that the bindings of all of them may hold.
 MAX_PLANS, MAX_PLAN_BYTES, MAX_BOUND_BYTES = 256, 4096, 32 << 20
+
+# Of a request, each from where the one before ends.
+STAGES = ("input", "queue", "compute", "output")
 
 
 class Inference:
@@ -27,13 +30,13 @@ class Inference:
     ----------
     models : what is loaded.
     regions : what clients registered.
-    admission : where a request waits for its turn.
+    record : takes `STAGES` of each request that was answered.
     """
 
-    def __init__(self, models: Models, regions: Regions, admission: Admission) -> None:
+    def __init__(self, models: Models, regions: Regions, record: Record = ignore) -> None:
         self._models = models
         self._regions = regions
-        self._admission = admission
+        self._record = record
         self._kept = _Kept()
 
     def answer(
@@ -66,6 +69,7 @@ class Inference:
         kept = self._kept
         plan, request_id, raw = self._plan(message, kept)
         statistics = plan.loaded.statistics
+        current().model = plan.loaded.name
         try:
             if len(raw) != plan.raw_count:
                 raise InvalidInput(
@@ -76,8 +80,13 @@ class Inference:
             run = Once(plan, Held(self._regions)) if bound is None else bound
             try:
                 asked = time.perf_counter_ns()
-                start_by = _start_by(remaining_s, plan.timeout_ns, came)
-                with self._admission.slot(start_by_s=start_by, abandoned=abandoned):
+                slot = plan.loaded.queue.slot(
+                    priority=plan.priority,
+                    deadline_s=None if remaining_s is None else time.monotonic() + remaining_s,
+                    begin_by_s=_begin_by_s(plan.timeout_ns, came),
+                    abandoned=abandoned,
+                )
+                with slot:
                     began = time.perf_counter_ns()
                     run.run(raw)
                     ran = time.perf_counter_ns()
@@ -90,7 +99,11 @@ class Inference:
         except TrocarError:
             statistics.failed(time.perf_counter_ns() - came)
             raise
-        statistics.succeeded((came, asked, began, ran, time.perf_counter_ns()))
+        written = time.perf_counter_ns()
+        statistics.succeeded((came, asked, began, ran, written))
+        if self._record is not ignore:
+            marks_s = [mark / 1e9 for mark in (came, asked, began, ran, written)]
+            self._record(tuple(zip(STAGES, marks_s, marks_s[1:], strict=False)))
         return reply
 
     def _plan(self, message: bytes, kept: _Kept) -> tuple[Plan, bytes, Sequence[memoryview]]:
@@ -188,9 +201,8 @@ class _Kept:
         self.plans, self._layouts, self._own_bytes = {}, {}, 0
 
 
-def _start_by(remaining_s: float | None, timeout_ns: int | None, came_ns: int) -> float | None:
-    """Return the `time.monotonic()` after which the caller has no use of an answer."""
-    ends = [] if remaining_s is None else [time.monotonic() + remaining_s]
-    if timeout_ns is not None:
-        ends.append(time.monotonic() + (timeout_ns - (time.perf_counter_ns() - came_ns)) / 1e9)
-    return min(ends, default=None)
+def _begin_by_s(timeout_ns: int | None, came_ns: int) -> float | None:
+    """Return the `time.monotonic()` by which the request asked to be run."""
+    if timeout_ns is None:
+        return None
+    return time.monotonic() + (timeout_ns - (time.perf_counter_ns() - came_ns)) / 1e9

@@ -5,15 +5,42 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from trocar.runtime.errors import InvalidInput, ModelNotFound, TrocarError, Unavailable
-from trocar.runtime.repository.load import open_model
+from trocar.runtime.config import limits
+from trocar.runtime.errors import InvalidInput, ManifestMismatch, ModelNotFound, TrocarError, Unavailable
 from trocar.runtime.repository.manifest import is_name
-from trocar.runtime.repository.store import Repository
+from trocar.runtime.repository.sessions import Sessions
+from trocar.runtime.server.scheduler import Queue, Scheduler
 from trocar.runtime.session.base import Session
+from trocar.runtime.session.batching import BatchingSession
+from trocar.runtime.telemetry import Family, served_models
 
 LOG = logging.getLogger("trocar.server")
+# Why a model that was loaded is not.
+UNLOADED, WITHDRAWN = "unloaded", "withdrawn from the repository"
+
+
+@dataclass(frozen=True, slots=True)
+class Batching:
+    """The `[services.inference.batching]` table.
+
+    Parameters
+    ----------
+    models : whose requests are merged, by name with commas between; each has one axis of any size, its first.
+    max_batch : rows of a batch; a larger request is run as it is.
+    window_ms : how long the first request of a batch waits for others.
+    """
+
+    models: str = ""
+    max_batch: int = field(default=8, metadata=limits(2, 1024))
+    window_ms: float = field(default=2.0, metadata=limits(0, 1000))
+
+    @property
+    def names(self) -> set[str]:
+        """The models' names."""
+        return {name.strip() for name in self.models.split(",") if name.strip()}
 
 
 @dataclass(slots=True)
@@ -63,12 +90,15 @@ class Statistics:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A model that is ready."""
+    """A model that is ready, and the queue before it."""
 
     name: str
     version: str
     session: Session
+    queue: Queue
     statistics: Statistics = field(default_factory=Statistics)
+    # What `session` runs, where that gathers batches.
+    opened: Session | None = None
 
 
 class Models:
@@ -76,13 +106,25 @@ class Models:
 
     Parameters
     ----------
-    repository : where they come from.
+    sessions : what opens them.
+    scheduler : who makes their queues.
+    max_queued : requests that may wait for each.
     threads : of each session.
+    batching : which of them merge requests.
     """
 
-    def __init__(self, repository: Repository, *, threads: int = 1) -> None:
-        self._repository = repository
-        self._threads = threads
+    def __init__(
+        self,
+        sessions: Sessions,
+        scheduler: Scheduler,
+        *,
+        max_queued: int,
+        threads: int = 1,
+        batching: Batching | None = None,
+    ) -> None:
+        self._sessions, self._repository = sessions, sessions.repository
+        self._scheduler, self._max_queued = scheduler, max_queued
+        self._threads, self._batching = threads, batching or Batching()
         self._loading = threading.Lock()
         # Replaced as a whole, so that requests read it without a lock.
         self._loaded: dict[str, Loaded] = {}
@@ -107,23 +149,80 @@ class Models:
         if not is_name(name):
             raise InvalidInput(f"expected a model's name, got {name!r:.80}")
         with self._loading:
-            try:
-                model = self._repository.open(name)
-                loaded = Loaded(name, str(model.manifest.version), open_model(model, threads=self._threads))
-            except ModelNotFound:
-                raise
-            except TrocarError as error:
-                self._reasons = {**self._reasons, name: " ".join(str(error).split())}
-                raise
-            self._reasons = {key: why for key, why in self._reasons.items() if key != name}
-            self._loaded = {**self._loaded, name: loaded}
+            self._swap(name, self._open(name))
+
+    def take(self, name: str) -> str | None:
+        """Serve what the repository has of a model by now, beside which the old one ends its requests.
+
+        Unlike `load` it never breaks those who call the model: a version with other tensors is refused. What
+        was unloaded on request stays so.
+
+        Returns
+        -------
+        The version, where it is another than before.
+
+        Raises
+        ------
+        TrocarError
+            It is refused; what was loaded before stays.
+        """
+        with self._loading:
+            before = self._loaded.get(name)
+            if before is None and self._reasons.get(name) == UNLOADED:
+                return None
+            if before is not None and not self._repository.versions(name):
+                self._drop(name, WITHDRAWN)
+                return "none"
+            loaded = self._open(name, before)
+            if before is not None and loaded.opened is before.opened:
+                self._reasons = {key: why for key, why in self._reasons.items() if key != name}
+                return None
+            self._swap(name, loaded)
+            return loaded.version
+
+    def _open(self, name: str, before: Loaded | None = None) -> Loaded:
+        try:
+            model, session = self._sessions.open(name, threads=self._threads)
+            if before is not None:
+                _require_same_tensors(before, session, model.manifest.version)
+        except ModelNotFound:
+            raise
+        except TrocarError as error:
+            self._reasons = {**self._reasons, name: " ".join(str(error).split())}
+            raise
+        return Loaded(name, str(model.manifest.version), *self._queued(name, session), opened=session)
+
+    def _swap(self, name: str, loaded: Loaded) -> None:
+        self._reasons = {key: why for key, why in self._reasons.items() if key != name}
+        self._loaded = {**self._loaded, name: loaded}
+
+    def _drop(self, name: str, why: str) -> None:
+        self._loaded = {key: model for key, model in self._loaded.items() if key != name}
+        self._reasons = {**self._reasons, name: why}
+
+    def _queued(self, name: str, session: Session) -> tuple[Session, Queue]:
+        if name not in self._batching.names:
+            return session, self._scheduler.queue(name, max_queued=self._max_queued)
+        batched = BatchingSession(
+            session, max_batch=self._batching.max_batch, window_s=self._batching.window_ms / 1000
+        )
+        # While one batch runs the next gathers: slots of its own, or there would be none to wait for.
+        slots = 2 * self._batching.max_batch
+        return batched, self._scheduler.queue(name, max_queued=self._max_queued, slots=slots)
 
     def unload(self, name: str) -> None:
         """Let go of a model; requests that run end first."""
         with self._loading:
             self._require_known(name)
-            self._loaded = {key: model for key, model in self._loaded.items() if key != name}
-            self._reasons = {**self._reasons, name: "unloaded"}
+            self._drop(name, UNLOADED)
+
+    def known(self) -> set[str]:
+        """Return the names of models that are loaded, or there to load."""
+        return {*self._loaded, *self._repository.names()}
+
+    def names(self) -> set[str]:
+        """Return the names of models that are loaded."""
+        return set(self._loaded)
 
     def get(self, name: str, version: str = "") -> Loaded:
         """Return a loaded model.
@@ -155,17 +254,58 @@ class Models:
         """Return name, version, state and reason of each model, loaded or only there to load."""
         rows = [(each.name, each.version, "READY", "") for each in self.all()]
         for name in self._repository.names():
-            if name not in self._loaded:
+            # A newest version that was refused stands beside the one that is served.
+            if name not in self._loaded or name in self._reasons:
                 newest = str(max(self._repository.versions(name), default=0))
                 rows.append((name, newest, "UNAVAILABLE", self._reasons.get(name, "not loaded")))
         return sorted(rows)
 
     def ready(self) -> bool:
-        """Whether no model failed to load; one that was unloaded on request did not fail."""
-        return all(why == "unloaded" for why in self._reasons.values())
+        """Whether no model failed to load. One that was unloaded or withdrawn did not fail.
+
+        Nor did one of which an older version is up.
+        """
+        return all(
+            why in (UNLOADED, WITHDRAWN) or name in self._loaded for name, why in self._reasons.items()
+        )
+
+    def families(self) -> Iterator[Family]:
+        """What happened to requests, by model; see `trocar.runtime.telemetry.Telemetry.collect`."""
+        names = ("model", "version")
+        loaded = self.all()
+        yield served_models("inference", [f"{one.name}/{one.version}" for one in loaded])
+        done = Family("trocar_model_requests", "counter", "Requests by outcome.", (*names, "outcome"))
+        families = {
+            "queue": Family("trocar_model_queue_seconds", "summary", "Wait for a slot.", names),
+            "inputs": Family("trocar_model_input_seconds", "summary", "Reading the request.", names),
+            "run": Family("trocar_model_compute_seconds", "summary", "The network's run.", names),
+            "outputs": Family("trocar_model_output_seconds", "summary", "Writing the answer.", names),
+        }
+        for one in loaded:
+            labels, statistics = (one.name, one.version), one.statistics
+            with statistics.lock:
+                for outcome in ("success", "fail"):
+                    done.rows.append(((*labels, outcome), float(getattr(statistics, outcome).count)))
+                for key, family in families.items():
+                    spent: Duration = getattr(statistics, key)
+                    family.rows.append((labels, (float(spent.count), spent.ns / 1e9)))
+        yield from (done, *families.values())
 
     def _require_known(self, name: str) -> None:
         if name in self._loaded or (is_name(name) and self._repository.versions(name)):
             return
         have = ", ".join(self._repository.names()) or "none"
         raise ModelNotFound(f"expected a model of {have}, got {name!r:.80}")
+
+
+def _require_same_tensors(before: Loaded, session: Session, version: int) -> None:
+    for kind, served, found in (
+        ("inputs", before.session.inputs, session.inputs),
+        ("outputs", before.session.outputs, session.outputs),
+    ):
+        if served != found:
+            said = [", ".join(f"{spec.name} {spec}" for spec in specs) for specs in (served, found)]
+            raise ManifestMismatch(
+                f"{before.name} version {version}: expected the {kind} of version {before.version}, "
+                f"which its callers rely on, {said[0]}, got {said[1]}; RepositoryModelLoad takes it as it is"
+            )

@@ -15,7 +15,9 @@ from trocar.runtime.server.inference.datatypes import CONTENTS, NAMES, require_t
 from trocar.runtime.server.inference.models import Loaded, Models
 from trocar.runtime.server.inference.regions import Span
 from trocar.runtime.server.inference.strings import texts
+from trocar.runtime.server.scheduler import Priority
 from trocar.runtime.session.base import Array, TensorSpec, element_type
+from trocar.runtime.session.batching import BatchingSession
 
 if TYPE_CHECKING:
     from trocar.runtime.server.inference.bound import Bound
@@ -51,6 +53,7 @@ class Plan:
     version : as asked for, which may be empty.
     raw_count : how many raw tensors there have to be.
     timeout_ns : how long the request may wait to be run; None as long as its deadline.
+    priority : the class it waits in.
     heads : encoded replies by the outputs' shapes.
     shapes : of every output of the session, once a run has shown that they follow from the inputs'.
     own_bytes : what a binding would hold beside shared memory, then.
@@ -63,6 +66,7 @@ class Plan:
     targets: tuple[Target, ...]
     raw_count: int
     timeout_ns: int | None
+    priority: Priority = Priority.INTERACTIVE
     heads: dict[tuple[tuple[int, ...], ...], bytes] = field(default_factory=dict)
     shapes: dict[str, tuple[int, ...]] | None = None
     own_bytes: int = 0
@@ -93,6 +97,8 @@ class Plan:
         if any(self.output_shape(spec) != shapes[spec.name] for spec in specs):
             return
         if any(spec.dtype == "string" for spec in (*self.loaded.session.inputs, *specs)):
+            return
+        if isinstance(self.loaded.session, BatchingSession):  # bound, a request would run alone
             return
         shared = {target.spec.name for target in self.targets if target.span is not None}
         inputs = sum(source.size_bytes for source in self.sources if source.span is None)
@@ -139,7 +145,7 @@ def read(head: bytes, models: Models) -> Plan:
             "expected the protobuf message ModelInferRequest, got bytes that do not parse as it"
         ) from error
     loaded = models.get(request.model_name, request.model_version)
-    timeout_ns = _request_parameters(request.parameters)
+    timeout_ns, priority = _request_parameters(request.parameters)
     specs = {spec.name: spec for spec in loaded.session.inputs}
     names = [tensor.name for tensor in request.inputs]
     if len(names) != len(specs) or set(names) != set(specs):
@@ -153,12 +159,13 @@ def read(head: bytes, models: Models) -> Plan:
         targets=_targets(loaded.session.outputs, request.outputs),
         raw_count=raw_count,
         timeout_ns=timeout_ns,
+        priority=priority,
     )
 
 
-def _request_parameters(parameters: Mapping[str, Any]) -> int | None:
+def _request_parameters(parameters: Mapping[str, Any]) -> tuple[int | None, Priority]:
     """Read what a request may be asked besides; what would not be done is refused, not ignored."""
-    timeout_ns = None
+    timeout_ns, priority = None, Priority.INTERACTIVE
     for key in parameters:
         value = _value(parameters[key])
         if key == "timeout":
@@ -166,8 +173,12 @@ def _request_parameters(parameters: Mapping[str, Any]) -> int | None:
                 raise InvalidInput(f"parameter timeout: expected microseconds, 0 or more, got {value!r:.40}")
             timeout_ns = value * 1000 or None
         elif key == "priority":
-            if value != 0:
-                raise InvalidInput(f"parameter priority: expected 0, one queue for all, got {value!r:.40}")
+            if type(value) is not int or value not in (0, *Priority):
+                raise InvalidInput(
+                    "parameter priority: expected 1 for the most urgent, 2, 3, or 0 for the default, which "
+                    f"is {priority:d}, got {value!r:.40}"
+                )
+            priority = Priority(value) if value else priority
         elif key in ("sequence_id", "sequence_start", "sequence_end"):
             if value:
                 raise InvalidInput(
@@ -175,7 +186,7 @@ def _request_parameters(parameters: Mapping[str, Any]) -> int | None:
                 )
         elif key != "triton_enable_empty_final_response" or value:
             raise InvalidInput(f"expected parameters of timeout and priority, got {key!r:.80}")
-    return timeout_ns
+    return timeout_ns, priority
 
 
 def _source(spec: TensorSpec, tensor: Any) -> Source:

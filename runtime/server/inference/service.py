@@ -14,13 +14,15 @@ from trocar.inference_v2 import open_inference_pb2 as pb
 from trocar.runtime.config import limits, parse_table
 from trocar.runtime.errors import Cancelled, InvalidInput, PermissionDenied, QueueFull, TrocarError
 from trocar.runtime.server.inference import control, wire
-from trocar.runtime.server.inference.infer import Inference
-from trocar.runtime.server.inference.models import Models
+from trocar.runtime.server.inference.infer import STAGES, Inference
+from trocar.runtime.server.inference.models import Batching, Models
 from trocar.runtime.server.inference.regions import Regions
 from trocar.runtime.server.interceptors import MAX_DETAILS
 from trocar.runtime.server.services import ServiceContext
 
 SERVICE = "inference.GRPCInferenceService"
+# The wait in the queue is told by whoever keeps the queue.
+TRACED = tuple(name for name in STAGES if name != "queue")
 # What the protocol's clients may call and nothing here does.
 UNSUPPORTED = (
     "CudaSharedMemoryStatus",
@@ -45,22 +47,40 @@ class InferenceConfig:
     threads : of each model's session.
     shared_memory : whether clients may register POSIX shared memory.
     shared_memory_prefix : with which the names of shared-memory objects have to begin.
+    batching : which models merge requests.
     """
 
     load_at_start: bool = True
     threads: int = field(default=1, metadata=limits(1, 256))
     shared_memory: bool = True
     shared_memory_prefix: str = ""
+    batching: Batching = field(default_factory=Batching)
 
 
 def add_service(server: grpc.Server, context: ServiceContext) -> Sequence[str]:
     """Add the service to a server."""
     config = parse_table(InferenceConfig, context.settings, where="[services.inference]")
-    models = Models(context.repository, threads=config.threads)
+    models = Models(
+        context.sessions,
+        context.scheduler,
+        max_queued=context.max_queued,
+        threads=config.threads,
+        batching=config.batching,
+    )
     if config.load_at_start:
         models.load_all()
     regions = Regions(enabled=config.shared_memory, prefix=config.shared_memory_prefix)
-    inference = Inference(models, regions, context.admission)
+    record = context.telemetry.stages("inference", TRACED, timed=False)
+    inference = Inference(models, regions, record)
+    context.telemetry.collect(models.families)
+
+    def take(name: str) -> str | None:
+        version = models.take(name)
+        inference.forget()
+        return version
+
+    names = models.known if config.load_at_start else models.names
+    context.watch.follow("inference", context.repository, names, take)
     streams = Streams(inference)
     context.on_drain(streams.end)
 

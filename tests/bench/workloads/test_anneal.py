@@ -18,7 +18,7 @@ def test_rates_are_moves_over_time():
     document = measured("--moves", "300", "--repeats", "3")
     for name, moves in (("cpu_1_thread", 300), ("cpu_2_threads", 600)):
         timing = document["timings"][name]
-        assert timing["min_ms"] <= 1000.0 * moves / document["moves_per_s"][name] <= timing["p99_ms"]
+        assert timing["min_ms"] <= 1000.0 * moves / document["moves_per_s"][name] <= timing["max_ms"]
     if cuda.why_not() is None:
         assert document["passed"]
         assert document["moves_per_s"]["cuda"] > 0

@@ -22,7 +22,7 @@ def test_a_small_run_measures_both_and_finds_d90_right():
     assert found["voxels"] == 27000
     assert found["d90_error_gy_max"] <= 0.02
     for timing in found["timings"].values():
-        assert 0 < timing["min_ms"] <= timing["p50_ms"] <= timing["p99_ms"]
+        assert 0 < timing["min_ms"] <= timing["p50_ms"] <= timing["max_ms"]
 
 
 def test_a_wrong_d90_does_not_pass(monkeypatch):

@@ -5,7 +5,8 @@ import json
 
 import pytest
 
-from trocar.bench import report, unlike
+from trocar.bench import unlike
+from trocar.bench.report import terminal
 from trocar.bench.workloads import novelty
 from trocar.runtime.errors import InvalidInput
 
@@ -33,7 +34,7 @@ def test_a_small_run_scores_every_kind():
     assert found["flagged_corrupted_pct"] == 100.0
     assert found["timings"]["descriptors"]["min_ms"] > 0.0
     assert json.loads(json.dumps(found)) == found
-    report.render(found)
+    terminal.render(found)
 
 
 def test_statistics_come_from_a_file_or_a_manifest(tmp_path):

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from trocar.bench import report
+from trocar.bench.report import terminal
 from trocar.bench.workloads import planning_strata
 from trocar.planners.phantom import phantom_shape
 from trocar.runtime.errors import InvalidInput, ModelNotFound
@@ -29,7 +29,7 @@ def test_every_case_is_in_one_stratum_of_each_kind(found):
         assert sum(row["cases"] for row in held) == 2
         assert sum(row["met"] for row in held) == found["criteria_met"]
     assert json.loads(json.dumps(found)) == found
-    report.render(found)
+    terminal.render(found)
 
 
 def test_the_whole_is_the_mean_of_its_cases(found):

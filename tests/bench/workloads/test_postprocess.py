@@ -31,7 +31,7 @@ def test_a_small_run_measures_everything_and_checks_the_kernels():
     frame = found["results"]["small"]
     assert len(frame["timings"]) == 7
     for timing in frame["timings"].values():
-        assert 0 < timing["min_ms"] <= timing["p50_ms"] <= timing["p99_ms"]
+        assert 0 < timing["min_ms"] <= timing["p50_ms"] <= timing["max_ms"]
     assert cv2.getNumThreads() == threads
 
 

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from trocar.bench import report
+from trocar.bench.report import terminal
 from trocar.bench.workloads import tpgan_arms
 from trocar.planners.features import CHANNELS, SIDE
 from trocar.planners.generator import NOISE_CHANNELS, Generator
@@ -61,7 +61,7 @@ def test_every_arm_is_measured_at_every_effort(found):
     ]
     assert len(found["case_rows"]) == len(equal_moves) + len(equal_cpu)
     assert json.loads(json.dumps(found)) == found
-    report.render(found)
+    terminal.render(found)
 
 
 def test_costs_are_relative_to_the_expert_and_fall_with_moves(found):

@@ -8,7 +8,8 @@ import sys
 import numpy as np
 import pytest
 
-from trocar.bench import report, styled
+from trocar.bench import styled
+from trocar.bench.report import terminal
 from trocar.bench.workloads import tpgan_style
 from trocar.planners.dose.engine import DoseEngine
 from trocar.planners.dose.source import load_source
@@ -153,5 +154,5 @@ def test_a_small_run_trains_and_measures(tmp_path, capfd):
     of = [row["of"] for row in next(iter(found["tables"].values()))]
     assert of == ["centre's plans", "canonical plans", "centre network", "control network", "blind"]
     assert json.loads(json.dumps(found)) == found
-    report.render(found)
+    terminal.render(found)
     assert capfd.readouterr().out == ""

@@ -2,9 +2,9 @@
 
 `pair`: total and difference of two inputs; `double`: both doubled. `mixed`: other dtypes and an unnamed axis.
 `external`: weights in a file outside. `broken_run`: opens, and fails when it runs. `unknown_operator`: none
-that exists. `kinds`: text and whole numbers of other sizes, handed through;
-`brain`: bfloat16, handed through and as float; `text_and_brain`: both, which nobody can run.
-`half`, `quantised`: a convolution in float16, and in int8 between Q/DQ pairs.
+that exists. `turns`: counts to its input, which takes as long as one likes. `kinds`: text and whole numbers
+of other sizes, handed through; `brain`: bfloat16, handed through and as float; `text_and_brain`: both, which
+nobody can run. `half`, `quantised`: a convolution in float16, and in int8 between Q/DQ pairs.
 """
 
 from __future__ import annotations
@@ -109,6 +109,29 @@ save(
     [node("Transmogrify", ["left"], ["total"], name="the_odd_one")],
     [floats("left")],
     [floats("total")],
+)
+body = helper.make_graph(
+    [node("Identity", ["go"], ["go_on"]), node("Add", ["count", "one"], ["next"])],
+    "body",
+    [
+        helper.make_tensor_value_info("turn", TensorProto.INT64, []),
+        helper.make_tensor_value_info("go", TensorProto.BOOL, []),
+        helper.make_tensor_value_info("count", TensorProto.INT64, []),
+    ],
+    [
+        helper.make_tensor_value_info("go_on", TensorProto.BOOL, []),
+        helper.make_tensor_value_info("next", TensorProto.INT64, []),
+    ],
+)
+save(
+    "turns",
+    [node("Loop", ["turns", "", "nought"], ["counted"], body=body)],
+    [helper.make_tensor_value_info("turns", TensorProto.INT64, [])],
+    [helper.make_tensor_value_info("counted", TensorProto.INT64, [])],
+    [
+        numpy_helper.from_array(np.int64(0), "nought"),
+        numpy_helper.from_array(np.int64(1), "one"),
+    ],
 )
 
 

@@ -158,6 +158,7 @@ def test_other_dicom_and_garbage(make_rtstruct, prostate):
 
 
 OWNERS = {
+    "StudyInstanceUID": lambda dataset: dataset,
     "FrameOfReferenceUID": lambda dataset: dataset,
     "ROIName": lambda dataset: dataset.StructureSetROISequence[0],
     "ReferencedFrameOfReferenceUID": lambda dataset: dataset.StructureSetROISequence[0],

@@ -1,6 +1,5 @@
 """What the service does with a caller's patience; the rest is in tests/integration and tests/hostile."""
 
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -8,8 +7,9 @@ import pytest
 
 from trocar.planners import intake
 from trocar.planners.requests import Search, Settings
-from trocar.planners.servicer.service import TIGHT_MS, Call, PlanningConfig, _within
-from trocar.runtime.errors import Cancelled, DeadlineExceeded
+from trocar.planners.servicer.service import Call, PlanningConfig
+from trocar.planners.servicer.work import TIGHT_MS, within
+from trocar.runtime.errors import DeadlineExceeded
 
 
 class Caller:
@@ -35,7 +35,7 @@ def _call(remaining_s: float | None, reserve_ms: float = 400.0, **more: Any) -> 
 def test_without_a_deadline_the_search_is_its_own_master() -> None:
     call, _ = _call(None)
     assert call.search_left_ms() is None
-    assert not call.stop()
+    assert call.end_s is None
 
 
 def test_a_deadline_keeps_the_reserve() -> None:
@@ -43,7 +43,6 @@ def test_a_deadline_keeps_the_reserve() -> None:
     left_ms = call.search_left_ms()
     assert left_ms is not None
     assert 1500 < left_ms <= 1600
-    assert not call.stop()
 
 
 def test_a_deadline_within_the_reserve_is_refused_with_figures() -> None:
@@ -52,20 +51,12 @@ def test_a_deadline_within_the_reserve_is_refused_with_figures() -> None:
         call.search_left_ms()
 
 
-def test_the_search_stops_when_its_time_is_over() -> None:
-    call, _ = _call(0.45, reserve_ms=400.0)
-    assert not call.stop()
-    time.sleep(0.06)
-    assert call.stop()
-    call.require_caller()  # the caller still waits for the reply
-
-
-def test_the_search_stops_when_the_caller_leaves() -> None:
+def test_a_caller_that_leaves_cancels_its_job() -> None:
     call, caller = _call(None)
+    assert not call.gone()
     caller.leave()
-    assert call.stop()
-    with pytest.raises(Cancelled):
-        call.require_caller()
+    assert call.gone()
+    assert call.job.cancelled.is_set()
 
 
 def test_a_caller_that_left_before_we_looked() -> None:
@@ -93,8 +84,8 @@ def test_artifacts_take_their_time() -> None:
 )
 def test_the_search_fits_the_deadline(search: Search, left_ms: float | None, budget_ms: float | None) -> None:
     asked = intake.plan_request(Settings(), search)
-    assert _within(asked, left_ms).budget_ms == budget_ms
-    assert _within(asked, left_ms).moves == asked.moves
+    assert within(asked, left_ms).budget_ms == budget_ms
+    assert within(asked, left_ms).moves == asked.moves
 
 
 def test_contexts_of_grpc_have_what_we_call() -> None:

@@ -19,6 +19,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from trocar.runtime.config import ClientsConfig, Config, ServerConfig
 from trocar.runtime.errors import InvalidInput
 from trocar.runtime.server.app import Server
+from trocar.runtime.server.health import MAX_WATCHERS
 from trocar.runtime.server.services import ServiceContext
 
 NAME = "test.v1.Echo"
@@ -324,3 +325,28 @@ def test_a_call_without_its_request(start: Start) -> None:
         grpc.StatusCode.UNIMPLEMENTED,
         f"expected one request of /{NAME}/Answer, got a call without any",
     )
+
+
+def test_watchers_of_health_are_bounded_and_told(start: Start) -> None:
+    server, _, channel = start()
+    stub = health_pb2_grpc.HealthStub(channel)
+    ask = health_pb2.HealthCheckRequest(service=NAME)
+    watches = [stub.Watch(ask, timeout=60) for _ in range(MAX_WATCHERS)]
+    assert [next(watch).status for watch in watches] == [SERVING] * MAX_WATCHERS
+    code, details = _code(lambda: next(stub.Watch(ask, timeout=10)))
+    assert (code, "at most 8 watchers" in details) == (grpc.StatusCode.RESOURCE_EXHAUSTED, True)
+    assert _health(channel) == SERVING
+    watches.pop().cancel()
+    until = time.monotonic() + 10
+    while time.monotonic() < until:  # the place is free once the server noticed
+        try:
+            fresh = stub.Watch(health_pb2.HealthCheckRequest(service="no.such"), timeout=60)
+            assert next(fresh).status == health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
+            break
+        except grpc.RpcError:
+            time.sleep(0.1)
+    else:
+        pytest.fail("no place for another watcher")
+    fresh.cancel()
+    assert server.drain() == 0
+    assert next(watches[0]).status == NOT_SERVING

@@ -11,6 +11,7 @@ import pytest
 
 from trocar.runtime.errors import InvalidInput
 from trocar.runtime.session.base import Array, Session, TensorSpec
+from trocar.runtime.session.batching import BatchingSession
 from trocar.runtime.session.fake import FakeSession
 from trocar.runtime.session.ort import open_session
 
@@ -22,7 +23,7 @@ def pair(feeds: Mapping[str, Array]) -> dict[str, Array]:
     return {"total": left + right, "difference": left - right}
 
 
-@pytest.fixture(params=["fake", "ort", "ort-2-threads", "tensorrt"])
+@pytest.fixture(params=["fake", "ort", "ort-2-threads", "batching", "tensorrt"])
 def session(request: pytest.FixtureRequest, graphs: Path) -> Session:
     if request.param == "tensorrt":
         # Its library and driver are stand-ins: no engine runs without a GPU.
@@ -33,6 +34,8 @@ def session(request: pytest.FixtureRequest, graphs: Path) -> Session:
             [TensorSpec("total", "float32", AXES), TensorSpec("difference", "float32", AXES)],
             pair,
         )
+    if request.param == "batching":
+        return BatchingSession(open_session(graphs / "pair.onnx"), max_batch=4, window_s=0.001)
     return open_session(graphs / "pair.onnx", threads=2 if request.param == "ort-2-threads" else 1)
 
 

@@ -11,6 +11,7 @@ import pytest
 from stills import double
 
 from trocar.runtime.errors import QueueFull
+from trocar.runtime.server.scheduler import Scheduler
 from trocar.video.frames import Frame
 from trocar.video.pipeline import Rings
 from trocar.video.remote import WatchdogSettings, WorkerSpec
@@ -19,7 +20,7 @@ from trocar.video.tracker import TrackerSettings
 
 
 def hub_of(worker: WorkerSpec, most: int = 4) -> Hub:
-    hub = Hub(worker, WatchdogSettings(stuck_ms=300), TrackerSettings(), most)
+    hub = Hub(worker, WatchdogSettings(stuck_ms=300), TrackerSettings(), most, Scheduler(1))
     hub.remote.wait_ready()
     return hub
 

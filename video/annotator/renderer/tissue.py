@@ -165,7 +165,7 @@ def add_vessels(random: np.random.Generator, colour: Plane, unit: float) -> None
     mask: npt.NDArray[np.uint8] = np.zeros(shape, dtype=np.uint8)
     for _ in range(int(random.integers(1, 14))):
         start = random.uniform((0, 0), (shape[1], shape[0]))
-        _branch(random, mask, start, random.uniform(0, 2 * np.pi), random.uniform(0.6, 3.2) * unit, unit, 0)
+        grow_vessel(random, mask, start, random.uniform(0, 2 * np.pi), random.uniform(0.6, 3.2) * unit, unit)
     if random.random() < 0.4:
         mask = np.asarray(cv2.GaussianBlur(mask, (0, 0), random.uniform(0.6, 2.0) * unit), dtype=np.uint8)
     tint = (
@@ -179,15 +179,16 @@ def add_vessels(random: np.random.Generator, colour: Plane, unit: float) -> None
         plane *= 1.0 - share * (1.0 - value)
 
 
-def _branch(
+def grow_vessel(
     random: np.random.Generator,
     mask: npt.NDArray[np.uint8],
     start: npt.NDArray[Any],
     angle: float,
     width: float,
     unit: float,
-    depth: int,
+    depth: int = 0,
 ) -> None:
+    """Draw a vessel and its branches into a mask; `depth` counts the forks behind it."""
     steps = int(random.integers(6, 22))
     angles = angle + np.cumsum(random.normal(0, 0.25, steps))
     moves = np.stack([np.cos(angles), np.sin(angles)], axis=1) * random.uniform(4, 9) * unit
@@ -199,7 +200,7 @@ def _branch(
         for _ in range(int(random.integers(0, 3))):
             place = int(random.integers(steps))
             turn = random.choice((-1, 1)) * random.uniform(0.4, 1.1)
-            _branch(random, mask, points[place], angles[place] + turn, width * 0.7, unit, depth + 1)
+            grow_vessel(random, mask, points[place], angles[place] + turn, width * 0.7, unit, depth + 1)
 
 
 def add_blood(random: np.random.Generator, colour: Plane, unit: float) -> Plane | float:

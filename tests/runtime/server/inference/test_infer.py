@@ -12,11 +12,11 @@ import pytest
 
 from trocar.inference_v2 import open_inference_pb2 as pb
 from trocar.runtime.errors import Cancelled, DeadlineExceeded, DeviceError, InvalidInput, QueueFull
-from trocar.runtime.server.admission import Admission
 from trocar.runtime.server.inference import infer
 from trocar.runtime.server.inference.infer import Inference
 from trocar.runtime.server.inference.models import Loaded
 from trocar.runtime.server.inference.regions import Regions
+from trocar.runtime.server.scheduler import Scheduler
 from trocar.runtime.session.base import TensorSpec
 from trocar.runtime.session.fake import FakeSession
 
@@ -42,9 +42,10 @@ class Slow:
 class Alone:
     """Stands for `Models` with one model."""
 
-    def __init__(self, function: Callable[..., Any]) -> None:
+    def __init__(self, function: Callable[..., Any], max_queued: int = 0, max_running: int = 1) -> None:
         output = TensorSpec("y", "float32", ("batch", 2))
-        self.loaded = Loaded("m", "1", FakeSession([SPEC], [output], function))
+        queue = Scheduler(max_running).queue("m", max_queued=max_queued)
+        self.loaded = Loaded("m", "1", FakeSession([SPEC], [output], function), queue)
 
     def get(self, name: str, version: str = "") -> Loaded:
         assert (name, version) == ("m", "")
@@ -76,8 +77,8 @@ def slow() -> Iterator[Slow]:
 @pytest.fixture
 def busy(slow: Slow) -> Iterator[tuple[Inference, Alone]]:
     """One request runs, and one may wait."""
-    models = Alone(slow)
-    inference = Inference(models, Regions(), Admission(1, 1))  # type: ignore[arg-type]
+    models = Alone(slow, max_queued=1)
+    inference = Inference(models, Regions())  # type: ignore[arg-type]
     first = threading.Thread(target=_answer, args=(inference, _request()))
     first.start()
     assert slow.inside.acquire(timeout=10)
@@ -121,7 +122,7 @@ def test_a_failure_is_the_requests_and_the_next_is_answered() -> None:
         return {"y": feeds["x"]}
 
     models = Alone(fail)
-    inference = Inference(models, Regions(), Admission(1, 0))  # type: ignore[arg-type]
+    inference = Inference(models, Regions())  # type: ignore[arg-type]
     bad = pb.ModelInferRequest.FromString(_request())
     bad.raw_input_contents[0] = np.full((1, 2), -1, np.float32).tobytes()
     for _ in range(3):
@@ -136,7 +137,7 @@ def test_a_failure_is_the_requests_and_the_next_is_answered() -> None:
 def test_tensors_that_lie_at_any_address(pad: int) -> None:
     """The id moves the tensor by a byte at a time; the network sees aligned memory all the same."""
     models = Alone(lambda feeds: {"y": feeds["x"]})
-    inference = Inference(models, Regions(), Admission(1, 0))  # type: ignore[arg-type]
+    inference = Inference(models, Regions())  # type: ignore[arg-type]
     reply = _answer(inference, _request(id="x" * pad))
     assert reply.id == "x" * pad
     assert models.loaded.session.calls[0]["x"].flags.aligned
@@ -145,7 +146,7 @@ def test_tensors_that_lie_at_any_address(pad: int) -> None:
 
 def test_a_model_that_was_replaced_answers_no_more() -> None:
     models = Alone(lambda feeds: {"y": feeds["x"]})
-    inference = Inference(models, Regions(), Admission(1, 0))  # type: ignore[arg-type]
+    inference = Inference(models, Regions())  # type: ignore[arg-type]
     _answer(inference, _request())
     old, models.loaded = models.loaded, Alone(lambda feeds: {"y": feeds["x"] * 3}).loaded
     assert np.frombuffer(_answer(inference, _request()).raw_output_contents[0], np.float32)[0] == 3
@@ -154,7 +155,7 @@ def test_a_model_that_was_replaced_answers_no_more() -> None:
 
 @pytest.mark.parametrize("count", [0, 2, 5])
 def test_as_many_raw_tensors_as_inputs(count: int) -> None:
-    inference = Inference(Alone(dict), Regions(), Admission(1, 0))  # type: ignore[arg-type]
+    inference = Inference(Alone(dict), Regions())  # type: ignore[arg-type]
     request = pb.ModelInferRequest.FromString(_request())
     del request.raw_input_contents[:]
     request.raw_input_contents.extend([bytes(8)] * count)
@@ -174,7 +175,7 @@ def _values(reply: pb.ModelInferResponse) -> list[float]:
 
 def test_a_request_that_comes_again_is_bound_and_answers_itself() -> None:
     models = Alone(lambda feeds: {"y": feeds["x"] * 2})
-    inference = Inference(models, Regions(), Admission(1, 0))  # type: ignore[arg-type]
+    inference = Inference(models, Regions())  # type: ignore[arg-type]
     for number in range(4):
         reply = _answer(inference, _raw([number, 1], id="" if number % 2 else f"n{number}"))
         assert (_values(reply), reply.id) == ([2 * number, 2], "" if number % 2 else f"n{number}")
@@ -190,8 +191,8 @@ def test_a_request_that_comes_again_is_bound_and_answers_itself() -> None:
 
 
 def test_bindings_of_requests_at_once_are_their_own(slow: Slow) -> None:
-    models = Alone(slow)
-    inference = Inference(models, Regions(), Admission(4, 0))  # type: ignore[arg-type]
+    models = Alone(slow, max_running=4)
+    inference = Inference(models, Regions())  # type: ignore[arg-type]
     slow.go.set()
     _answer(inference, _raw([0, 0]))
     slow.go.clear()
@@ -220,8 +221,8 @@ def test_an_output_that_is_not_as_declared_is_answered_as_it_came() -> None:
 
     models = Alone(dict)
     session = models.loaded.session
-    models.loaded = Loaded("m", "1", Lying(session.inputs, session.outputs, dict))
-    inference = Inference(models, Regions(), Admission(1, 0))  # type: ignore[arg-type]
+    models.loaded = Loaded("m", "1", Lying(session.inputs, session.outputs, dict), models.loaded.queue)
+    inference = Inference(models, Regions())  # type: ignore[arg-type]
     for number in range(3):
         reply = _answer(inference, _raw([number, 1]))
         assert (list(reply.outputs[0].shape), _values(reply)) == ([2, 2], [number, 1] * 2)
@@ -230,7 +231,7 @@ def test_an_output_that_is_not_as_declared_is_answered_as_it_came() -> None:
 def test_what_is_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(infer, "MAX_BOUND_BYTES", 100)
     monkeypatch.setattr(infer, "MAX_PLANS", 5)
-    inference = Inference(Alone(lambda feeds: {"y": feeds["x"]}), Regions(), Admission(1, 0))  # type: ignore[arg-type]
+    inference = Inference(Alone(lambda feeds: {"y": feeds["x"]}), Regions())  # type: ignore[arg-type]
     for number in range(1, 60):
         request = _raw([number, 1], timeout_us=number % 12 + 1_000_000)
         assert _values(_answer(inference, request)) == [number, 1]
