@@ -94,6 +94,15 @@ def _tensors(*rows: tuple[str, str, list[object]]) -> list[dict[str, object]]:
     return [{"name": name, "dtype": dtype, "shape": shape, "layout": "axes"} for name, dtype, shape in rows]
 
 
+KINDS = {
+    "text": "string",
+    "int16": "int16",
+    "uint16": "uint16",
+    "uint32": "uint32",
+    "uint64": "uint64",
+}
+
+
 @pytest.fixture(scope="session")
 def inference_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Small graphs; `broken_run` fails when it runs, `broken_graph` when it loads."""
@@ -112,6 +121,14 @@ def inference_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "half": (
             _tensors(("image", "float16", ["batch", 2, 8, 8])),
             _tensors(("logits", "float16", ["batch", 4, 8, 8])),
+        ),
+        "kinds": (
+            _tensors(*((name, dtype, ["batch", 2]) for name, dtype in KINDS.items())),
+            _tensors(*((f"{name}_out", dtype, ["batch", 2]) for name, dtype in KINDS.items())),
+        ),
+        "brain": (
+            _tensors(("brain", "bfloat16", ["batch", 2])),
+            _tensors(("same", "bfloat16", ["batch", 2]), ("wide", "float32", ["batch", 2])),
         ),
         "turns": (_tensors(("turns", "int64", [])), _tensors(("counted", "int64", []))),
         "broken_graph": (_tensors(("left", "float32", rows)), _tensors(("total", "float32", rows))),

@@ -23,7 +23,22 @@ MAX_MANIFEST_BYTES = 1 << 20
 MAX_FILES = 100
 # A file that carries code when it is loaded (pickle) is never published: only these are.
 FILE_SUFFIXES = (".onnx", ".engine", ".md", ".json")
-DTYPES = ("bool", "float16", "float32", "float64", "int8", "int32", "int64", "uint8")
+DTYPES = (
+    "bfloat16",
+    "bool",
+    "float16",
+    "float32",
+    "float64",
+    "int8",
+    "int16",
+    "int32",
+    "int64",
+    "string",
+    "uint8",
+    "uint16",
+    "uint32",
+    "uint64",
+)
 MAX_RANK = 8
 # What runs a file, and its suffix.
 FORMATS = {"onnx": ".onnx", "tensorrt": ".engine", "tensorrt-rtx": ".engine"}

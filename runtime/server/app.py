@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
-from concurrent import futures
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -22,6 +21,7 @@ from trocar.runtime.server.auth import Auth
 from trocar.runtime.server.bounds import MAX_CALLS, channel_options
 from trocar.runtime.server.describe import Pools
 from trocar.runtime.server.interceptors import Gate, Guard
+from trocar.runtime.server.pollers import Pollers, known
 from trocar.runtime.server.rate import Buckets, Rate
 from trocar.runtime.server.reading import MOST as READING
 from trocar.runtime.server.reading import Reading
@@ -35,6 +35,8 @@ from trocar.runtime.telemetry.open import open_telemetry
 # Threads beyond those that compute or wait: open streams hold some, and health and refusals have to answer
 # under full load.
 SPARE_THREADS = 16
+# Answered by the thread that took the request: what may take no longer than a network's run.
+SHORT = ("/inference.GRPCInferenceService/ModelInfer",)
 # After the grace, how long cancelled requests get to notice.
 CUT_GRACE_S = 2.0
 
@@ -63,8 +65,8 @@ class Server:
         self.telemetry.collect(lambda: _load(self._gate, scheduler))
         self.telemetry.collect(DeviceMemory().read)
         threads = scheduler.max_held + SPARE_THREADS + READING + health.MAX_WATCHERS
-        self._pool = futures.ThreadPoolExecutor(threads, thread_name_prefix="rpc")
-        self._reading = Reading()
+        self._reading = Reading(unary=not known())
+        self._pool = Pollers(threads, in_place=limits.max_running, short=SHORT, reading=self._reading)
         auth = Auth(Tokens(Path(limits.auth.tokens), set(services))) if limits.auth.tokens else None
         guard = Guard(self._gate, self.telemetry)
         self._server = grpc.server(
@@ -91,6 +93,7 @@ class Server:
     def start(self) -> None:
         """Take requests, and say so to health checks."""
         self._server.start()
+        self._pool.start(self._server)
         for name in (*self._names, health.OVERALL):
             self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
         self._watch.start()

@@ -19,6 +19,8 @@ IDLE_MS = 5 * 60_000
 KEEPALIVE_MS, KEEPALIVE_TIMEOUT_MS = 60_000, 20_000
 # Of a call's headers: ours are a token and a few names.
 MAX_HEADER_BYTES = 16 << 10
+# What a call may send unasked, and in one piece.
+LOOKAHEAD_BYTES, MAX_FRAME_BYTES = 1 << 19, 1 << 20
 
 
 def channel_options(config: ServerConfig) -> tuple[tuple[str, Any], ...]:
@@ -35,6 +37,11 @@ def channel_options(config: ServerConfig) -> tuple[tuple[str, Any], ...]:
         ("grpc.max_connection_idle_ms", IDLE_MS),
         ("grpc.keepalive_time_ms", KEEPALIVE_MS),
         ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
+        # A frame comes without a wait for leave to send more, and nothing is sent to measure the network in
+        # between; larger messages get theirs as they come.
+        ("grpc.http2.bdp_probe", 0),
+        ("grpc.http2.lookahead_bytes", LOOKAHEAD_BYTES),
+        ("grpc.http2.max_frame_size", MAX_FRAME_BYTES),
         ("grpc.max_metadata_size", MAX_HEADER_BYTES),
         ("grpc.absolute_max_metadata_size", MAX_HEADER_BYTES),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import logging
 import os
@@ -127,6 +128,9 @@ def run(args: argparse.Namespace) -> int:
     """Serve until SIGTERM or SIGINT; a second signal does not wait for what is in flight."""
     # gRPC's core writes lines of its own to stderr (a port in use, garbage on a connection).
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    # The thread that waits for events reads the sockets itself. By gRPC's own choice other threads read, wake
+    # it, and write for it. A gRPC that has no such choice any more ignores this.
+    os.environ.setdefault("GRPC_EXPERIMENTS", "-event_engine_listener")
     from trocar.runtime.server.allocator import keep_large_buffers
     from trocar.runtime.server.app import Server
     from trocar.runtime.server.notify import keep_alive, notify
@@ -143,6 +147,9 @@ def run(args: argparse.Namespace) -> int:
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     server = Server(config, find_services())
     server.start()
+    # What is there now stays: the collector need not walk through it in the middle of a request.
+    gc.collect()
+    gc.freeze()
     if not server.address.local and not (config.server.tls.certificate and config.server.auth.tokens):
         logging.getLogger("trocar.server").warning(
             "%s can be reached from other machines, %s TLS, %s tokens",

@@ -82,19 +82,28 @@ class Gate:
         """Requests that entered and did not leave."""
         return self._in_flight
 
-    @contextmanager
-    def entered(self) -> Iterator[None]:
-        """Count one request for the body of a `with`; `Unavailable` once the gate is closed."""
+    def enter(self) -> None:
+        """Count one request in; `Unavailable` once the gate is closed."""
         with self._changed:
             if not self._open:
                 raise Unavailable("the server is shutting down and takes no new requests")
             self._in_flight += 1
+
+    def leave(self) -> None:
+        """Count it out."""
+        with self._changed:
+            self._in_flight -= 1
+            if not self._open:
+                self._changed.notify_all()
+
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        """Count one request for the body of a `with`; see `enter`."""
+        self.enter()
         try:
             yield
         finally:
-            with self._changed:
-                self._in_flight -= 1
-                self._changed.notify_all()
+            self.leave()
 
     def close(self) -> None:
         """Refuse what comes from now on."""

@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Protocol
 
 import grpc
 
@@ -22,13 +22,26 @@ LOG = logging.getLogger("trocar.server")
 MOST, PATIENCE_S = 32, 0.25
 
 
-class Reading(grpc.ServerInterceptor):
-    """Bounds the calls whose first message has not come."""
+class Cancellable(Protocol):
+    """A call."""
 
-    def __init__(self) -> None:
+    def cancel(self) -> Any:
+        """End it."""
+
+
+class Reading(grpc.ServerInterceptor):
+    """Bounds the calls whose first message has not come.
+
+    Parameters
+    ----------
+    unary : whether unary calls are read here too; else `Pollers` says which wait.
+    """
+
+    def __init__(self, *, unary: bool = True) -> None:
+        self._unary = unary
         self._changed = threading.Condition()
         # Method and time of each, oldest first.
-        self._waiting: dict[grpc.ServicerContext, tuple[str, float]] = {}
+        self._waiting: dict[Cancellable, tuple[str, float]] = {}
         self._closed = False
         threading.Thread(target=self._make_room, name="rpc-reading", daemon=True).start()
 
@@ -48,6 +61,8 @@ class Reading(grpc.ServerInterceptor):
         if handler is None:
             return None
         sides = (handler.request_streaming, handler.response_streaming)
+        if not any(sides) and not self._unary:
+            return handler
         behaviour = getattr(handler, "_".join("stream" if streaming else "unary" for streaming in sides))
         bounded = self._all if handler.request_streaming else self._one
         make = grpc.stream_stream_rpc_method_handler
@@ -88,15 +103,23 @@ class Reading(grpc.ServerInterceptor):
         return call
 
     def _first(self, method: str, messages: Iterator[Any], context: grpc.ServicerContext) -> Any:
-        with self._changed:
-            self._waiting[context] = method, time.monotonic()
-            if len(self._waiting) > MOST:
-                self._changed.notify()
+        self.wait(context, method)
         try:
             return next(messages)
         finally:
-            with self._changed:
-                self._waiting.pop(context, None)
+            self.came(context)
+
+    def wait(self, call: Cancellable, method: str) -> None:
+        """Count a call whose message has not come."""
+        with self._changed:
+            self._waiting[call] = method, time.monotonic()
+            if len(self._waiting) > MOST:
+                self._changed.notify()
+
+    def came(self, call: Cancellable) -> None:
+        """Stop counting it."""
+        with self._changed:
+            self._waiting.pop(call, None)
 
     def _make_room(self) -> None:
         """Cancel the oldest while there are too many, once they had a moment to come."""

@@ -14,7 +14,7 @@ import numpy as np
 
 from trocar.runtime.device import Device
 from trocar.runtime.errors import InvalidInput
-from trocar.runtime.session.memory import Array, Buffer, Memory, memory_of
+from trocar.runtime.session.memory import Array, Buffer, Memory, element_type, memory_of
 
 __all__ = [
     "Array",
@@ -25,6 +25,7 @@ __all__ = [
     "TensorSpec",
     "check_bound",
     "check_feeds",
+    "element_type",
 ]
 
 # A fixed size; a name for a dynamic axis, one size wherever the name stands; None for any size.
@@ -38,7 +39,8 @@ class TensorSpec:
     Parameters
     ----------
     name : the tensor's name in the graph.
-    dtype : a NumPy type name, such as `float32`, in the machine's byte order.
+    dtype : a NumPy type name, such as `float32`, in the machine's byte order; or `bfloat16`, whose arrays are
+        uint16 with its bits, or `string`, whose arrays are of objects, all `str`; see `element_type`.
     shape : axes, outermost first; see `Dim`.
     layout : what the axes are, such as `batch channel plane row column`; a manifest says it, a graph cannot.
     """
@@ -134,6 +136,8 @@ def check_feeds(specs: Sequence[TensorSpec], feeds: Mapping[str, Array], *, what
         if not isinstance(array, np.ndarray):
             raise InvalidInput(f"{what} {spec.name}: expected an array, got {type(array).__name__}")
         _check_tensor(spec, array.dtype, array.shape, sizes, what)
+        if spec.dtype == "string" and not all(isinstance(element, str) for element in array.flat):
+            raise InvalidInput(f"{what} {spec.name}: expected elements of type str, got others")
 
 
 def check_bound(
@@ -164,6 +168,8 @@ def check_bound(
     for specs, buffers, what in ((inputs, feeds, "input"), (outputs, targets, "output")):
         _check_names(specs, buffers, what)
         for spec in specs:
+            if spec.dtype == "string":
+                raise InvalidInput(f"{what} {spec.name}: expected elements of one size to bind, got strings")
             memory = memory_of(buffers[spec.name], f"{what} {spec.name}")
             if memory.on_device and device.kind != "cuda":
                 raise InvalidInput(
@@ -200,7 +206,7 @@ def _check_tensor(
 ) -> None:
     """Hold dtype and shape against a spec; `sizes` keeps each named axis' size and who said it first."""
     described = f"{dtype.name} {list(shape)}{'' if dtype.isnative else ' in foreign byte order'}"
-    if dtype != np.dtype(spec.dtype) or not _fits(spec.shape, shape):
+    if dtype != element_type(spec.dtype) or not _fits(spec.shape, shape):
         raise InvalidInput(f"{what} {spec.name}: expected {spec}, got {described}")
     for axis, size in zip(spec.shape, shape, strict=True):
         if isinstance(axis, str) and sizes.setdefault(axis, (size, spec.name))[0] != size:

@@ -16,7 +16,7 @@ import numpy as np
 from trocar.runtime.device import Device
 from trocar.runtime.errors import DeviceError, InvalidInput
 from trocar.runtime.session.cuda import Driver
-from trocar.runtime.session.memory import Array
+from trocar.runtime.session.memory import Array, element_type
 
 ALIGNMENT = 64
 
@@ -38,10 +38,10 @@ def host_array(shape: tuple[int, ...], dtype: str, device: Device) -> Array:
     """
     size_bytes = _size_bytes(shape, dtype)
     if device.kind == "cuda":
-        return _pinned(size_bytes).view(dtype).reshape(shape)
+        return _pinned(size_bytes).view(element_type(dtype)).reshape(shape)
     raw = np.zeros(size_bytes + ALIGNMENT, np.uint8)
     start = -raw.ctypes.data % ALIGNMENT
-    return raw[start : start + size_bytes].view(dtype).reshape(shape)
+    return raw[start : start + size_bytes].view(element_type(dtype)).reshape(shape)
 
 
 class DeviceBuffer:
@@ -114,7 +114,7 @@ def device_array(shape: tuple[int, ...], dtype: str) -> DeviceBuffer:
 def _size_bytes(shape: tuple[int, ...], dtype: str) -> int:
     if not all(size > 0 for size in shape):
         raise InvalidInput(f"expected positive sizes, got {list(shape)}")
-    return int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
+    return int(np.prod(shape, dtype=np.int64)) * element_type(dtype).itemsize
 
 
 def _pinned(size_bytes: int) -> Array:

@@ -13,6 +13,14 @@ from trocar.runtime.errors import InvalidInput
 
 Array = npt.NDArray[Any]
 
+# Elements that NumPy has no type for, and what stands for them in an array: bits, and text.
+_STAND_INS = {"bfloat16": np.dtype(np.uint16), "string": np.dtype(object)}
+
+
+def element_type(dtype: str) -> np.dtype[Any]:
+    """Return the type of the arrays that hold elements of a `TensorSpec`'s dtype."""
+    return _STAND_INS.get(dtype) or np.dtype(dtype)
+
 
 class DeviceArray(Protocol):
     """Memory of a CUDA device: an array of CuPy or torch, or what `buffers.device_array` makes."""

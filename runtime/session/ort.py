@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import os
 from collections.abc import Iterator, Mapping
@@ -12,21 +13,37 @@ import numpy as np
 
 from trocar.runtime.device import Device, choose_device, cpu, tensorrt_failure
 from trocar.runtime.errors import DeviceError, InvalidInput
-from trocar.runtime.session.base import Array, Binding, Buffer, TensorSpec, check_bound, check_feeds
+from trocar.runtime.session.base import (
+    Array,
+    Binding,
+    Buffer,
+    TensorSpec,
+    check_bound,
+    check_feeds,
+    element_type,
+)
 from trocar.runtime.session.memory import memory_of
 
 CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
 DTYPES = {
+    "tensor(bfloat16)": "bfloat16",
     "tensor(bool)": "bool",
     "tensor(double)": "float64",
     "tensor(float)": "float32",
     "tensor(float16)": "float16",
+    "tensor(int16)": "int16",
     "tensor(int32)": "int32",
     "tensor(int64)": "int64",
     "tensor(int8)": "int8",
+    "tensor(string)": "string",
+    "tensor(uint16)": "uint16",
+    "tensor(uint32)": "uint32",
+    "tensor(uint64)": "uint64",
     "tensor(uint8)": "uint8",
 }
 MAX_MODEL_BYTES = 1 << 30
+# As ONNX numbers it; NumPy has no type by which it could be named.
+_BFLOAT16 = 16
 _FATAL_ONLY = 4
 _GRAPH_ID = "gpu_graph_id"
 _NO_GRAPH = "-1"
@@ -43,6 +60,12 @@ class OrtSession:
         self._native = native
         self._name = name
         self._output_names = [spec.name for spec in self.outputs]
+        dtypes = {spec.dtype for spec in (*self.inputs, *self.outputs)}
+        if dtypes >= {"bfloat16", "string"}:
+            raise InvalidInput(
+                f"{name}: expected no strings beside bfloat16, which ONNX Runtime cannot be given"
+            )
+        self._has_bfloat16 = "bfloat16" in dtypes
         # A captured graph is a binding's own: its shapes and addresses are fixed.
         self._graph_ids: Iterator[int] | None = itertools.count(1) if cuda_graph else None
         self._plain = _run_options(_NO_GRAPH) if cuda_graph else None
@@ -54,10 +77,30 @@ class OrtSession:
         """
         check_feeds(self.inputs, feeds)
         try:
-            values = self._native.run(self._output_names, dict(feeds), self._plain)
+            if self._has_bfloat16:
+                values = self._run_values(feeds)
+            else:
+                values = self._native.run(self._output_names, dict(feeds), self._plain)
         except Exception as error:  # its errors share no base class of their own
             raise DeviceError(f"{self._name}: ONNX Runtime failed: {_first_line(error)}") from error
         return dict(zip(self._output_names, values, strict=True))
+
+    def _run_values(self, feeds: Mapping[str, Array]) -> list[Array]:
+        """Run where ONNX Runtime would look for NumPy's type of an element and find none."""
+        from onnxruntime import OrtValue
+
+        kept = {spec.name: np.ascontiguousarray(feeds[spec.name]) for spec in self.inputs}
+        given = {
+            spec.name: OrtValue.ortvalue_from_numpy_with_onnx_type(kept[spec.name], _BFLOAT16)
+            if spec.dtype == "bfloat16"
+            else OrtValue.ortvalue_from_numpy(kept[spec.name])
+            for spec in self.inputs
+        }
+        values = self._native.run_with_ort_values(self._output_names, given, self._plain)
+        return [
+            _bits(value) if spec.dtype == "bfloat16" else value.numpy()
+            for spec, value in zip(self.outputs, values, strict=True)
+        ]
 
     def bind(self, feeds: Mapping[str, Buffer], outputs: Mapping[str, Buffer]) -> Binding:
         """Take the caller's buffers; see `Session.bind`.
@@ -72,18 +115,24 @@ class OrtSession:
         """
         check_bound(self.inputs, self.outputs, feeds, outputs, device=self.device)
         if self._graph_ids is None:
-            return _OrtBinding(self._native, self._name, feeds, outputs, None)
+            return self._binding(feeds, outputs, None)
         for name, buffer in (*feeds.items(), *outputs.items()):
             if isinstance(buffer, np.ndarray):
                 raise InvalidInput(
                     f"{name}: expected a device array, since a CUDA graph copies none, got NumPy's"
                 )
-        return _OrtBinding(self._native, self._name, feeds, outputs, _run_options(str(next(self._graph_ids))))
+        return self._binding(feeds, outputs, _run_options(str(next(self._graph_ids))))
 
     def run_into(self, feeds: Mapping[str, Buffer], outputs: Mapping[str, Buffer]) -> None:
         """Run once into the caller's buffers; no CUDA graph is captured for them."""
         check_bound(self.inputs, self.outputs, feeds, outputs, device=self.device)
-        _OrtBinding(self._native, self._name, feeds, outputs, self._plain).run()
+        self._binding(feeds, outputs, self._plain).run()
+
+    def _binding(
+        self, feeds: Mapping[str, Buffer], outputs: Mapping[str, Buffer], options: Any
+    ) -> _OrtBinding:
+        dtypes = {spec.name: spec.dtype for spec in (*self.inputs, *self.outputs)}
+        return _OrtBinding(self._native, self._name, dtypes, feeds, outputs, options)
 
 
 class _OrtBinding:
@@ -91,6 +140,7 @@ class _OrtBinding:
         self,
         native: Any,
         name: str,
+        dtypes: Mapping[str, str],
         feeds: Mapping[str, Buffer],
         outputs: Mapping[str, Buffer],
         options: Any,
@@ -101,11 +151,11 @@ class _OrtBinding:
         self._binding = native.io_binding()
         self._kept = (dict(feeds), dict(outputs))  # nothing else keeps their memory
         self._on_gpu = native.get_providers()[0] != CPU
-        self._feeds = {key: _place(buffer) for key, buffer in feeds.items()}
+        self._feeds = {key: _place(buffer, dtypes[key]) for key, buffer in feeds.items()}
         for key, place in self._feeds.items():
             self._binding.bind_input(key, *place)
         for key, buffer in outputs.items():
-            self._binding.bind_output(key, *_place(buffer))
+            self._binding.bind_output(key, *_place(buffer, dtypes[key]))
 
     def run(self) -> None:
         """Run once on the buffers; see `Binding.run`."""
@@ -200,10 +250,7 @@ def _try(
     if native.get_providers()[0] != wanted:
         return None, f"ONNX Runtime gave {native.get_providers()[0]}"
     session = OrtSession(native, device, name, cuda_graph=cuda_graph)
-    smallest = {
-        spec.name: np.zeros([size if isinstance(size, int) else 1 for size in spec.shape], spec.dtype)
-        for spec in session.inputs
-    }
+    smallest = {spec.name: _smallest(spec) for spec in session.inputs}
     try:
         session.run(smallest)
     except DeviceError as error:
@@ -253,10 +300,24 @@ def _run_options(graph_id: str) -> Any:
     return options
 
 
-def _place(buffer: Buffer) -> tuple[str, int, Any, tuple[int, ...], int]:
+def _smallest(spec: TensorSpec) -> Array:
+    shape = [size if isinstance(size, int) else 1 for size in spec.shape]
+    return np.full(shape, "", object) if spec.dtype == "string" else np.zeros(shape, element_type(spec.dtype))
+
+
+def _bits(value: Any) -> Array:
+    """Return a copy of a bfloat16 tensor, on the CPU or where the session put its outputs for it."""
+    shape = tuple(value.shape())
+    place = (ctypes.c_uint16 * int(np.prod(shape, dtype=np.int64))).from_address(value.data_ptr())
+    copy: Array = np.frombuffer(memoryview(place), np.uint16).reshape(shape).copy()
+    return copy
+
+
+def _place(buffer: Buffer, dtype: str) -> tuple[str, int, Any, tuple[int, ...], int]:
     """Return a buffer as ONNX Runtime binds it: device, its number, element type, shape, address."""
     memory = memory_of(buffer, "buffer")
-    return "cuda" if memory.on_device else "cpu", 0, memory.dtype.type, memory.shape, memory.address
+    kind = _BFLOAT16 if dtype == "bfloat16" else memory.dtype.type
+    return "cuda" if memory.on_device else "cpu", 0, kind, memory.shape, memory.address
 
 
 def _read(path: Path) -> bytes:

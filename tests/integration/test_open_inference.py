@@ -91,7 +91,7 @@ def test_models(client: Any) -> None:
     assert config["input"] == [{"name": "image", "data_type": "TYPE_FP16", "dims": ["-1", "2", "8", "8"]}]
     assert _refused(lambda: client.get_model_config("nobody")) == (
         "NOT_FOUND",
-        "expected a model of broken_graph, broken_run, half, mixed, pair, turns, got 'nobody'",
+        "expected a model of brain, broken_graph, broken_run, half, kinds, mixed, pair, turns, got 'nobody'",
     )
     assert _refused(lambda: client.get_model_metadata("pair", "7")) == (
         "NOT_FOUND",
@@ -143,6 +143,110 @@ def test_other_datatypes(client: Any) -> None:
     logits = client.infer("half", [_input("image", image, "FP16")]).as_numpy("logits")
     assert (logits.dtype, logits.shape) == (np.dtype("float16"), (3, 4, 8, 8))
     assert np.any(logits != 0)
+
+
+_TEXT = np.array([[b"", "naïve\0".encode()], [b"x" * 300, b"b"]], object)
+_WHOLE = {
+    "int16": np.array([[-(2**15), 2**15 - 1], [0, 1]], np.int16),
+    "uint16": np.array([[0, 2**16 - 1], [1, 2]], np.uint16),
+    "uint32": np.array([[0, 2**32 - 1], [1, 2]], np.uint32),
+    "uint64": np.array([[0, 2**64 - 1], [1, 2]], np.uint64),
+}
+
+
+def _kinds() -> list[Any]:
+    whole = [_input(name, array, name.upper()) for name, array in _WHOLE.items()]
+    return [_input("text", _TEXT, "BYTES"), *whole]
+
+
+def _check_kinds(reply: Any) -> None:
+    for name, array in _WHOLE.items():
+        found = reply.as_numpy(f"{name}_out")
+        assert (found.dtype, found.tolist()) == (array.dtype, array.tolist())
+    assert reply.as_numpy("text_out").tolist() == _TEXT.tolist()
+
+
+def test_text_and_whole_numbers_of_any_size(client: Any) -> None:
+    metadata = {tensor.name: tensor.datatype for tensor in client.get_model_metadata("kinds").inputs}
+    assert metadata == {"text": "BYTES", **{name: name.upper() for name in _WHOLE}}
+    config = {tensor.name: tensor.data_type for tensor in client.get_model_config("kinds").config.input}
+    assert config["text"] == 13  # TYPE_STRING
+    for _ in range(3):
+        _check_kinds(client.infer("kinds", _kinds()))
+
+
+def test_typed_text_and_whole_numbers_of_any_size(client: Any) -> None:
+    flat = {name: array.reshape(-1).tolist() for name, array in _WHOLE.items()}
+    tensors = [
+        _typed("text", "BYTES", [2, 2], bytes_contents=_TEXT.reshape(-1).tolist()),
+        _typed("int16", "INT16", [2, 2], int_contents=flat["int16"]),
+        _typed("uint16", "UINT16", [2, 2], uint_contents=flat["uint16"]),
+        _typed("uint32", "UINT32", [2, 2], uint_contents=flat["uint32"]),
+        _typed("uint64", "UINT64", [2, 2], uint64_contents=flat["uint64"]),
+    ]
+    _check_kinds(triton.InferResult(_infer(client, "kinds", *tensors)))
+
+
+@pytest.mark.parametrize(
+    ("raw", "said"),
+    [
+        (b"", "expected 4 elements for BYTES [2, 2]"),
+        (b"\1\0\0\0a" * 3, "expected 4 elements"),
+        (b"\1\0\0\0a" * 5, "expected 4 elements"),
+        (b"\1\0\0\0a" * 3 + b"\xff\xff\xff\xff", "expected 4 elements"),
+        (b"\1\0\0\0a" * 3 + b"\0\0", "expected 4 elements"),
+        (b"\1\0\0\0a" * 3 + b"\1\0\0\0\xff", "expected BYTES in UTF-8"),
+    ],
+)
+def test_text_that_is_none(client: Any, raw: bytes, said: str) -> None:
+    inputs = _kinds()
+    inputs[0]._raw_content = raw
+    code, text = _refused(lambda: client.infer("kinds", inputs))
+    assert code == "INVALID_ARGUMENT"
+    assert said in text
+
+
+def test_bfloat16(client: Any) -> None:
+    """From the second request on the network is bound."""
+    assert client.get_model_metadata("brain").outputs[0].datatype == "BF16"
+    assert client.get_model_config("brain").config.input[0].data_type == 14  # TYPE_BF16
+    for number in range(4):
+        array = np.array([[number, 2.5]], np.float32)
+        brain = triton.InferInput("brain", [1, 2], "BF16")
+        brain.set_data_from_numpy(array.astype(triton.triton_to_np_dtype("BF16")))
+        reply = client.infer("brain", [brain])
+        assert reply.as_numpy("same").astype(np.float32).tolist() == array.tolist()
+        assert reply.as_numpy("wide").tolist() == array.tolist()
+
+
+def test_requests_that_repeat(client: Any) -> None:
+    """The network stays bound to buffers: no answer may be another's."""
+    for number in range(6):
+        left = FLOATS[: 1 + number % 2] * number
+        name = "" if number < 3 else f"request-{number}"
+        reply = client.infer("pair", _pair(left, left + 1), request_id=name)
+        assert np.array_equal(reply.as_numpy("total"), 2 * left + 1)
+        assert np.array_equal(reply.as_numpy("difference"), np.full_like(left, -1))
+        assert reply.get_response().id == name
+    asked: SimpleQueue[Any] = SimpleQueue()
+    for number in range(40):
+        left = FLOATS + number
+        client.async_infer(
+            "pair",
+            _pair(left, left),
+            lambda result, error: asked.put((result, error)),
+            request_id=str(number),
+        )
+    seen = set()
+    for _ in range(40):
+        result, error = asked.get(timeout=30)
+        if error is not None:  # more than may wait
+            assert "RESOURCE_EXHAUSTED" in str(error.status())
+            continue
+        number = int(result.get_response().id)
+        assert np.array_equal(result.as_numpy("total"), 2 * (FLOATS + number))
+        seen.add(number)
+    assert seen
 
 
 @pytest.mark.parametrize(
@@ -453,6 +557,40 @@ def test_shared_memory(client: Any) -> None:
         client.unregister_system_shared_memory(region.name)
         code, text = _refused(lambda: client.infer("pair", _shared_pair(region)))
         assert (code, "expected a registered region of" in text) == ("INVALID_ARGUMENT", True)
+
+
+def test_text_in_shared_memory(client: Any) -> None:
+    with _Region(client, "text", 4096) as region:
+        region.register()
+        inputs = _kinds()
+        raw = inputs[0]._get_content()
+        shared.set_shared_memory_region(region.handle, [np.array(raw, object)])
+        inputs[0].set_shared_memory(region.name, len(raw))
+        output = triton.InferRequestedOutput("text_out")
+        output.set_shared_memory(region.name, 2048, offset=2048)
+        for _ in range(2):
+            client.infer("kinds", inputs, outputs=[output])
+            found = shared.get_contents_as_numpy(region.handle, np.object_, [2, 2], offset=2048)
+            assert found.tolist() == _TEXT.tolist()
+        output.set_shared_memory(region.name, len(raw) - 1, offset=2048)
+        _, text = _refused(lambda: client.infer("kinds", inputs, outputs=[output]))
+        assert text.endswith(f"expected {len(raw)} bytes of shared memory or more, got {len(raw) - 1}")
+
+
+def test_a_region_that_takes_anothers_name(client: Any) -> None:
+    """What was bound to the first must not read or write it any more."""
+    size = FLOATS.nbytes
+    for value in (1, 2):
+        with _Region(client, "again", 4 * size) as region:
+            region.register()
+            for number in range(3):
+                inputs = _shared_pair(region)
+                shared.set_shared_memory_region(region.handle, [FLOATS * value, FLOATS * number])
+                client.infer("pair", inputs, outputs=_shared_outputs(region))
+                found = shared.get_contents_as_numpy(
+                    region.handle, np.float32, list(FLOATS.shape), offset=2 * size
+                )
+                assert np.array_equal(found, FLOATS * (value + number))
 
 
 def test_an_output_whose_shape_only_the_run_tells(client: Any) -> None:

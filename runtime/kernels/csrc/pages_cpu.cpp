@@ -4,6 +4,7 @@
 #include <nanobind/nanobind.h>
 #include <signal.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <array>
@@ -83,6 +84,13 @@ void release_pages(int slot) {
 
 bool pages_torn(int slot) { return at(slot).torn.load(std::memory_order_acquire); }
 
+// Holds the interpreter's lock: the look takes less than handing it over.
+bool pages_whole(int slot, int descriptor, uint64_t size_bytes) {
+  struct stat facts = {};
+  return !pages_torn(slot) && fstat(descriptor, &facts) == 0 && facts.st_size >= 0 &&
+         static_cast<uint64_t>(facts.st_size) >= size_bytes;
+}
+
 }  // namespace
 
 void bind_pages(nb::module_& module) {
@@ -91,6 +99,8 @@ void bind_pages(nb::module_& module) {
              "Survive the loss of mapped pages; returns the guard's number.");
   module.def("release_pages", &release_pages, "slot"_a, "End a guard; before its pages are unmapped.");
   module.def("pages_torn", &pages_torn, "slot"_a, "Whether pages under a guard were lost since it began.");
+  module.def("pages_whole", &pages_whole, "slot"_a, "descriptor"_a, "size_bytes"_a,
+             "Whether none was lost, and the file behind them still has that many bytes.");
 }
 
 }  // namespace trocar

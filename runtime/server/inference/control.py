@@ -23,7 +23,7 @@ def methods(models: Models, regions: Regions, forget: Callable[[], None]) -> dic
     Parameters
     ----------
     models, regions : what they show and change.
-    forget : called after a model went.
+    forget : called after a model or a region went.
     """
 
     def unload(request: Any) -> Any:
@@ -46,6 +46,7 @@ def methods(models: Models, regions: Regions, forget: Callable[[], None]) -> dic
 
     def unregister(request: Any) -> Any:
         regions.unregister(request.name)
+        forget()
         return pb.SystemSharedMemoryUnregisterResponse()
 
     return {
@@ -106,7 +107,8 @@ def _config(loaded: Loaded) -> Any:
 
 
 def _data_type(spec: TensorSpec) -> Any:
-    return pb.DataType.Value(f"TYPE_{Wire.of(spec).datatype}")
+    datatype = Wire.of(spec).datatype
+    return pb.DataType.Value("TYPE_STRING" if datatype == "BYTES" else f"TYPE_{datatype}")
 
 
 def _statistics(models: Models, request: Any) -> Any:

@@ -7,33 +7,38 @@ from dataclasses import dataclass
 from trocar.runtime.errors import InvalidInput
 from trocar.runtime.session.base import TensorSpec
 
-# A session's dtype by the protocol's name. None: elements that no session takes.
-DTYPES: dict[str, str | None] = {
+# A session's dtype by the protocol's name.
+DTYPES: dict[str, str] = {
     "BOOL": "bool",
     "UINT8": "uint8",
-    "UINT16": None,
-    "UINT32": None,
-    "UINT64": None,
+    "UINT16": "uint16",
+    "UINT32": "uint32",
+    "UINT64": "uint64",
     "INT8": "int8",
-    "INT16": None,
+    "INT16": "int16",
     "INT32": "int32",
     "INT64": "int64",
     "FP16": "float16",
-    "BF16": None,
+    "BF16": "bfloat16",
     "FP32": "float32",
     "FP64": "float64",
-    "BYTES": None,
+    "BYTES": "string",
 }
-NAMES = {dtype: name for name, dtype in DTYPES.items() if dtype is not None}
+NAMES = {dtype: name for name, dtype in DTYPES.items()}
 # Where typed contents of a datatype stand; FP16 and BF16 have no such field and travel raw.
 CONTENTS = {
     "BOOL": "bool_contents",
     "INT8": "int_contents",
+    "INT16": "int_contents",
     "INT32": "int_contents",
     "INT64": "int64_contents",
     "UINT8": "uint_contents",
+    "UINT16": "uint_contents",
+    "UINT32": "uint_contents",
+    "UINT64": "uint64_contents",
     "FP32": "fp32_contents",
     "FP64": "fp64_contents",
+    "BYTES": "bytes_contents",
 }
 
 

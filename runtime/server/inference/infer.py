@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable
-from typing import Any
-
-import numpy as np
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 
 from trocar.runtime.errors import InvalidInput, TrocarError
 from trocar.runtime.server.inference import wire
+from trocar.runtime.server.inference.bound import MAX_OWN_BYTES, Bound
 from trocar.runtime.server.inference.models import Models
-from trocar.runtime.server.inference.plan import Plan, Source, Target, read
+from trocar.runtime.server.inference.once import Held, Once
+from trocar.runtime.server.inference.plan import Plan, read
 from trocar.runtime.server.inference.regions import Region, Regions
-from trocar.runtime.session.base import Array
 from trocar.runtime.telemetry import Record, current, ignore
 
-# Plans that are kept, of heads no longer than this.
-MAX_PLANS, MAX_PLAN_BYTES = 256, 4096
-# A client may change shared memory while it is read. Indices and sizes are read twice by some operators, and
-# must not differ the second time; they are integers, or small.
-_SNAPSHOT_DTYPES, _SNAPSHOT_BYTES = ("int32", "int64", "bool"), 1 << 16
+# Plans that are kept, of heads no longer than this; and bytes that the bindings of all of them may hold.
+MAX_PLANS, MAX_PLAN_BYTES, MAX_BOUND_BYTES = 256, 4096, 32 << 20
 
 # Of a request, each from where the one before ends.
 STAGES = ("input", "queue", "compute", "output")
-
-Pieces = list[bytes | memoryview]
 
 
 class Inference:
@@ -42,9 +37,16 @@ class Inference:
         self._models = models
         self._regions = regions
         self._record = record
-        self._plans: dict[bytes, Plan] = {}
+        self._kept = _Kept()
 
-    def answer(self, message: bytes, *, remaining_s: float | None, abandoned: Callable[[], bool]) -> Pieces:
+    def answer(
+        self,
+        message: bytes,
+        *,
+        remaining_s: float | None,
+        abandoned: Callable[[], bool],
+        in_stream: bool = False,
+    ) -> bytes:
         """Answer a ModelInferRequest.
 
         Parameters
@@ -52,10 +54,11 @@ class Inference:
         message : its bytes.
         remaining_s : until the caller's deadline.
         abandoned : whether the caller went away.
+        in_stream : whether the answer is wrapped as ModelStreamInferResponse.
 
         Returns
         -------
-        The ModelInferResponse, to be joined.
+        The ModelInferResponse.
 
         Raises
         ------
@@ -63,34 +66,36 @@ class Inference:
             The request is refused, or failed.
         """
         came = time.perf_counter_ns()
-        request = wire.split(message)
-        plan = self._plan(request.head)
+        kept = self._kept
+        plan, request_id, raw = self._plan(message, kept)
         statistics = plan.loaded.statistics
         current().model = plan.loaded.name
         try:
-            if len(request.raw) != plan.raw_count:
+            if len(raw) != plan.raw_count:
                 raise InvalidInput(
                     f"expected {plan.raw_count} raw_input_contents, one an input that is neither in shared "
-                    f"memory nor in contents, got {len(request.raw)}"
+                    f"memory nor in contents, got {len(raw)}"
                 )
-            used = _Used(self._regions)
-            raw = iter(request.raw)
-            feeds = {source.spec.name: used.feed(source, raw) for source in plan.sources}
-            asked = time.perf_counter_ns()
-            slot = plan.loaded.queue.slot(
-                priority=plan.priority,
-                deadline_s=None if remaining_s is None else time.monotonic() + remaining_s,
-                begin_by_s=_begin_by_s(plan.timeout_ns, came),
-                abandoned=abandoned,
-            )
-            with slot:
-                began = time.perf_counter_ns()
-                values = _run(plan, feeds, used)
-                ran = time.perf_counter_ns()
-            used.require_whole()
-            head = plan.head(tuple(values[target.spec.name].shape for target in plan.targets))
-            tensors = [_bytes(values[target.spec.name], target) for target in plan.targets]
-            pieces = wire.reply(head, request.id, tensors)
+            bound = kept.take(plan, self._regions)
+            run = Once(plan, Held(self._regions)) if bound is None else bound
+            try:
+                asked = time.perf_counter_ns()
+                slot = plan.loaded.queue.slot(
+                    priority=plan.priority,
+                    deadline_s=None if remaining_s is None else time.monotonic() + remaining_s,
+                    begin_by_s=_begin_by_s(plan.timeout_ns, came),
+                    abandoned=abandoned,
+                )
+                with slot:
+                    began = time.perf_counter_ns()
+                    run.run(raw)
+                    ran = time.perf_counter_ns()
+                self._require_whole(run.held.all)
+                pieces = run.reply(request_id)
+                reply = wire.in_stream(pieces) if in_stream else b"".join(pieces)
+            finally:
+                if bound is not None:
+                    plan.idle.append(bound)
         except TrocarError:
             statistics.failed(time.perf_counter_ns() - came)
             raise
@@ -99,77 +104,101 @@ class Inference:
         if self._record is not ignore:
             marks_s = [mark / 1e9 for mark in (came, asked, began, ran, written)]
             self._record(tuple(zip(STAGES, marks_s, marks_s[1:], strict=False)))
-        return pieces
+        return reply
 
-    def _plan(self, head: bytes) -> Plan:
-        known = self._plans.get(head)
-        if known is not None and self._models.get(known.loaded.name, known.version) is known.loaded:
-            return known
-        plan = read(head, self._models)
-        if len(head) <= MAX_PLAN_BYTES and all(source.array is None for source in plan.sources):
-            if len(self._plans) >= MAX_PLANS:
-                self._plans.clear()
-            self._plans[head] = plan
-            # Whoever swapped the model meanwhile may have called `forget` before this was kept.
-            if not self._serves(plan):
-                self._plans.pop(head, None)
-        return plan
+    def _plan(self, message: bytes, kept: _Kept) -> tuple[Plan, bytes, Sequence[memoryview]]:
+        """Return what a request asks for, its id and its raw tensors."""
+        known = kept.find(message)
+        if known is not None and self._is_current(known[0]):
+            return known[0], b"", known[1]
+        request = wire.split(message)
+        plan = kept.plans.get(request.head)
+        if plan is None or not self._is_current(plan):
+            plan = read(request.head, self._models)
+            if len(request.head) <= MAX_PLAN_BYTES and all(source.array is None for source in plan.sources):
+                kept.keep(request.head, plan)
+        if not request.id and len(request.raw) == 1:
+            kept.keep_layout(message, request, plan)
+        return plan, request.id, request.raw
 
-    def _serves(self, plan: Plan) -> bool:
-        try:
-            return self._models.get(plan.loaded.name) is plan.loaded
-        except TrocarError:
-            return False
+    def _is_current(self, plan: Plan) -> bool:
+        return self._models.get(plan.loaded.name, plan.version) is plan.loaded
 
-    def forget(self) -> None:
-        """Let go of plans, which hold the sessions of models that are unloaded."""
-        self._plans.clear()
-
-
-class _Used:
-    """The regions of one request, held until it is answered."""
-
-    def __init__(self, regions: Regions) -> None:
-        self._regions = regions
-        self._held: dict[str, Region] = {}
-
-    def region(self, name: str) -> Region:
-        """Return a region; the same one all through the request."""
-        if name not in self._held:
-            self._held[name] = self._regions.get(name)
-        return self._held[name]
-
-    def require_whole(self) -> None:
+    def _require_whole(self, regions: Iterable[Region]) -> None:
         """Refuse the answer where memory was lost under it; the region is forgotten."""
-        for region in self._held.values():
+        for region in regions:
             try:
                 region.require_whole()
             except InvalidInput:
                 self._regions.drop(region)
+                self.forget()
                 raise
 
-    def feed(self, source: Source, raw: Any) -> Array:
-        """Return an input's array, in place where it may be read there."""
-        if source.array is not None:
-            return source.array
-        what, dtype = f"input {source.spec.name}", source.spec.dtype
-        if source.span is not None:
-            array = self.region(source.span.region).view(source.span, dtype, source.shape, what)
-            if dtype in _SNAPSHOT_DTYPES or source.size_bytes <= _SNAPSHOT_BYTES:
-                array = array.copy()
-        else:
-            view: memoryview = next(raw)
-            if len(view) != source.size_bytes:
-                raise InvalidInput(
-                    f"{what}: expected {source.size_bytes} bytes in raw_input_contents for "
-                    f"{dtype} {list(source.shape)}, got {len(view)}"
-                )
-            array = np.frombuffer(view, dtype).reshape(source.shape)
-        if not array.flags.aligned:  # compiled code may take alignment for granted
-            array = array.copy()
-        if dtype == "bool" and array.view(np.uint8).max() > 1:
-            raise InvalidInput(f"{what}: expected BOOL as bytes of 0 and 1, got others")
-        return array
+    def forget(self) -> None:
+        """Let go of plans, which hold sessions of models and regions that are no longer served."""
+        # Replaced as a whole: a request in flight keeps what it has, and gives nothing back to its successor.
+        self._kept = _Kept()
+
+
+class _Kept:
+    """What is kept from request to request: plans by their heads, and the bindings that wait in them."""
+
+    def __init__(self) -> None:
+        self.plans: dict[bytes, Plan] = {}
+        # By its length, how a message with one raw tensor at its end began.
+        self._layouts: dict[int, tuple[bytes, Plan]] = {}
+        self._own_bytes = 0
+        self._lock = threading.Lock()
+
+    def find(self, message: bytes) -> tuple[Plan, Sequence[memoryview]] | None:
+        """Return the plan and the raw tensors of a message that differs from an earlier one only in these."""
+        size = len(message)
+        if size <= MAX_PLAN_BYTES and (plan := self.plans.get(message)) is not None:
+            return plan, ()  # a head says it all
+        layout = self._layouts.get(size)
+        if layout is None or not message.startswith(layout[0]):
+            return None
+        return layout[1], (memoryview(message)[len(layout[0]) :],)
+
+    def keep(self, head: bytes, plan: Plan) -> None:
+        """Keep a plan, in the place of all others where they are too many."""
+        if len(self.plans) >= MAX_PLANS:
+            self._clear()
+        self.plans[head] = plan
+
+    def keep_layout(self, message: bytes, request: wire.Request, plan: Plan) -> None:
+        """Keep how a message of one raw tensor and no id begins, if the tensor ends it."""
+        prefix = request.head + wire.delimited(wire.RAW, len(request.raw[0]))
+        if (
+            self.plans.get(request.head) is plan
+            and len(prefix) + len(request.raw[0]) == len(message)
+            and message.startswith(prefix)
+        ):
+            if len(self._layouts) >= MAX_PLANS:
+                self._layouts = {}
+            self._layouts[len(message)] = (prefix, plan)
+
+    def take(self, plan: Plan, regions: Regions) -> Bound | None:
+        """Return a binding that nobody uses, or make one, if the plan came before and is worth it."""
+        with suppress(IndexError):
+            bound = plan.idle.pop()
+            if bound.held.current:
+                return bound
+        if plan.shapes is None or plan.own_bytes > MAX_OWN_BYTES:
+            return None
+        with self._lock:
+            if self._own_bytes + plan.own_bytes > MAX_BOUND_BYTES:
+                self._clear()
+                return None
+            self._own_bytes += plan.own_bytes
+        try:
+            return Bound(plan, plan.shapes, Held(regions))
+        except InvalidInput:  # of its own it will do, or say why not
+            plan.shapes = None
+            return None
+
+    def _clear(self) -> None:
+        self.plans, self._layouts, self._own_bytes = {}, {}, 0
 
 
 def _begin_by_s(timeout_ns: int | None, came_ns: int) -> float | None:
@@ -177,49 +206,3 @@ def _begin_by_s(timeout_ns: int | None, came_ns: int) -> float | None:
     if timeout_ns is None:
         return None
     return time.monotonic() + (timeout_ns - (time.perf_counter_ns() - came_ns)) / 1e9
-
-
-def _run(plan: Plan, feeds: dict[str, Array], used: _Used) -> dict[str, Array]:
-    """Run the network; outputs for shared memory are written there, by the network itself where it can."""
-    session = plan.loaded.session
-    if not plan.shared:
-        return session.run(feeds)
-    spans = {target.spec.name: target.span for target in plan.targets if target.span is not None}
-    outputs: dict[str, Array] = {}
-    for spec in session.outputs:
-        shape = plan.output_shape(spec)
-        if shape is None:
-            break
-        array = _shared(Target(spec, spans.get(spec.name)), shape, used)
-        outputs[spec.name] = np.empty(shape, spec.dtype) if array is None else array
-    if len(outputs) == len(session.outputs) and all(array.flags.aligned for array in outputs.values()):
-        session.run_into(feeds, outputs)
-        return outputs
-    values = session.run(feeds)
-    for target in plan.targets:
-        array = _shared(target, values[target.spec.name].shape, used)
-        if array is not None:
-            np.copyto(array, values[target.spec.name])
-    return values
-
-
-def _shared(target: Target, shape: tuple[int, ...], used: _Used) -> Array | None:
-    """Return where an output lies in shared memory, if it does."""
-    span = target.span
-    if span is None:
-        return None
-    what = f"output {target.spec.name}"
-    size = int(np.prod(shape, dtype=object)) * np.dtype(target.spec.dtype).itemsize
-    if span.size_bytes < size:
-        raise InvalidInput(
-            f"{what}: expected {size} bytes of shared memory or more for {target.spec.dtype} {list(shape)}, "
-            f"got {span.size_bytes}"
-        )
-    exact = type(span)(span.region, span.offset, size)
-    return used.region(span.region).view(exact, target.spec.dtype, shape, what)
-
-
-def _bytes(array: Array, target: Target) -> memoryview | bytes:
-    if target.span is not None:
-        return b""
-    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data

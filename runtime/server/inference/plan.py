@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from google.protobuf.message import DecodeError
@@ -14,8 +14,13 @@ from trocar.runtime.errors import InvalidInput
 from trocar.runtime.server.inference.datatypes import CONTENTS, NAMES, require_tensor
 from trocar.runtime.server.inference.models import Loaded, Models
 from trocar.runtime.server.inference.regions import Span
+from trocar.runtime.server.inference.strings import texts
 from trocar.runtime.server.scheduler import Priority
-from trocar.runtime.session.base import Array, TensorSpec
+from trocar.runtime.session.base import Array, TensorSpec, element_type
+from trocar.runtime.session.batching import BatchingSession
+
+if TYPE_CHECKING:
+    from trocar.runtime.server.inference.bound import Bound
 
 _REGION, _SIZE, _OFFSET = "shared_memory_region", "shared_memory_byte_size", "shared_memory_offset"
 
@@ -39,7 +44,7 @@ class Target:
     span: Span | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Plan:
     """A request but for its raw tensors and its id.
 
@@ -50,6 +55,9 @@ class Plan:
     timeout_ns : how long the request may wait to be run; None as long as its deadline.
     priority : the class it waits in.
     heads : encoded replies by the outputs' shapes.
+    shapes : of every output of the session, once a run has shown that they follow from the inputs'.
+    own_bytes : what a binding would hold beside shared memory, then.
+    idle : bindings that wait for a request.
     """
 
     loaded: Loaded
@@ -60,6 +68,9 @@ class Plan:
     timeout_ns: int | None
     priority: Priority = Priority.INTERACTIVE
     heads: dict[tuple[tuple[int, ...], ...], bytes] = field(default_factory=dict)
+    shapes: dict[str, tuple[int, ...]] | None = None
+    own_bytes: int = 0
+    idle: list[Bound] = field(default_factory=list)
 
     @property
     def shared(self) -> bool:
@@ -80,6 +91,24 @@ class Plan:
         known = [size for size in shape if size is not None]
         return tuple(known) if len(known) == len(spec.shape) else None
 
+    def saw(self, shapes: dict[str, tuple[int, ...]]) -> None:
+        """Take note of the outputs' shapes after a run: declared sizes may be wrong, or no sizes."""
+        specs = self.loaded.session.outputs
+        if any(self.output_shape(spec) != shapes[spec.name] for spec in specs):
+            return
+        if any(spec.dtype == "string" for spec in (*self.loaded.session.inputs, *specs)):
+            return
+        if isinstance(self.loaded.session, BatchingSession):  # bound, a request would run alone
+            return
+        shared = {target.spec.name for target in self.targets if target.span is not None}
+        inputs = sum(source.size_bytes for source in self.sources if source.span is None)
+        outputs = sum(
+            int(np.prod(shapes[spec.name], dtype=np.int64)) * element_type(spec.dtype).itemsize
+            for spec in specs
+            if spec.name not in shared
+        )
+        self.own_bytes, self.shapes = inputs + outputs, shapes
+
     def head(self, shapes: tuple[tuple[int, ...], ...]) -> bytes:
         """Return all of a reply but its id and tensors."""
         if (known := self.heads.get(shapes)) is not None:
@@ -88,7 +117,9 @@ class Plan:
         for target, shape in zip(self.targets, shapes, strict=True):
             tensor = reply.outputs.add(name=target.spec.name, datatype=NAMES[target.spec.dtype], shape=shape)
             if target.span is not None:
-                size = int(np.prod(shape, dtype=np.int64)) * np.dtype(target.spec.dtype).itemsize
+                size = int(np.prod(shape, dtype=np.int64)) * element_type(target.spec.dtype).itemsize
+                if target.spec.dtype == "string":
+                    size = target.span.size_bytes
                 tensor.parameters[_REGION].string_param = target.span.region
                 tensor.parameters[_SIZE].int64_param = size
                 if target.span.offset:
@@ -161,13 +192,13 @@ def _request_parameters(parameters: Mapping[str, Any]) -> tuple[int | None, Prio
 def _source(spec: TensorSpec, tensor: Any) -> Source:
     shape = tuple(tensor.shape[:64])
     require_tensor(spec, tensor.datatype, shape)
-    size = np.dtype(spec.dtype).itemsize
+    size = element_type(spec.dtype).itemsize
     for length in shape:
         size *= length
     what = f"input {spec.name}"
     span = _span(tensor.parameters, what)
     if not tensor.HasField("contents"):
-        if span is not None and span.size_bytes != size:
+        if span is not None and span.size_bytes != size and spec.dtype != "string":
             raise InvalidInput(
                 f"{what}: expected {size} bytes of shared memory for {tensor.datatype} {list(shape)}, "
                 f"got {span.size_bytes}"
@@ -190,7 +221,10 @@ def _typed(spec: TensorSpec, shape: tuple[int, ...], tensor: Any) -> Array:
     count = int(np.prod(shape, dtype=object))
     if len(values) != count:
         raise InvalidInput(f"{what}: expected {count} elements for {list(shape)}, got {len(values)}")
-    wide = np.array(values, dtype=np.int64 if "int" in spec.dtype else spec.dtype)
+    if spec.dtype == "string":
+        return texts(values, shape, what)
+    whole = "uint64" if spec.dtype == "uint64" else "int64"
+    wide = np.array(values, dtype=whole if "int" in spec.dtype else spec.dtype)
     array = wide.astype(spec.dtype)
     if array.dtype.kind in "iu" and not np.array_equal(array, wide):
         raise InvalidInput(f"{what}: expected elements that {tensor.datatype} holds, got others")

@@ -20,7 +20,7 @@ import numpy as np
 from trocar.runtime.errors import InvalidInput, QueueFull
 from trocar.runtime.kernels import _native
 from trocar.runtime.server.auth import caller
-from trocar.runtime.session.base import Array
+from trocar.runtime.session.base import Array, element_type
 
 # Where the C library keeps what shm_open makes, a flat folder.
 FOLDER = Path("/dev/shm")
@@ -65,17 +65,18 @@ class Region:
             )
         start = self.offset + span.offset
         self.require_whole(start + span.size_bytes, what)
-        return self._pages[start : start + span.size_bytes].view(dtype).reshape(shape)
+        return self._pages[start : start + span.size_bytes].view(element_type(dtype)).reshape(shape)
 
     def require_whole(self, size_bytes: int | None = None, what: str = "shared memory") -> None:
         """Raise `InvalidInput` where the object shrank, before now or while it was in use."""
         needed = self.offset + self.size_bytes if size_bytes is None else size_bytes
+        if _native.pages_whole(self._guard, self._descriptor, needed):
+            return
         there = os.fstat(self._descriptor).st_size
-        if there < needed or _native.pages_torn(self._guard):
-            raise InvalidInput(
-                f"{what}: expected {needed} bytes in {self.key!r} as registered, got {there}, or pages that "
-                "were gone for a while; register it anew"
-            )
+        raise InvalidInput(
+            f"{what}: expected {needed} bytes in {self.key!r} as registered, got {there}, or pages that "
+            "were gone for a while; register it anew"
+        )
 
 
 def _close(guard: int, descriptor: int) -> None:
@@ -162,6 +163,10 @@ class Regions:
         """Return one region, or all."""
         with self._lock:
             return [self._find(name)] if name else self._own()
+
+    def find(self, name: str) -> Region | None:
+        """Return a region, if there is one of that name; without a lock."""
+        return self._regions.get((_owner(), name))
 
     def get(self, name: str) -> Region:
         """Return a region to use."""

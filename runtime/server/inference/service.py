@@ -85,7 +85,7 @@ def add_service(server: grpc.Server, context: ServiceContext) -> Sequence[str]:
     context.on_drain(streams.end)
 
     def infer(message: bytes, call: Any) -> bytes:
-        return b"".join(_answer(inference, message, call))
+        return _answer(inference, message, call)
 
     handlers: dict[str, Any] = {
         "ModelInfer": grpc.unary_unary_rpc_method_handler(infer),
@@ -101,9 +101,12 @@ def add_service(server: grpc.Server, context: ServiceContext) -> Sequence[str]:
     return (SERVICE,)
 
 
-def _answer(inference: Inference, message: bytes, call: Any) -> list[bytes | memoryview]:
+def _answer(inference: Inference, message: bytes, call: Any, *, in_stream: bool = False) -> bytes:
     return inference.answer(
-        message, remaining_s=call.time_remaining(), abandoned=lambda: not call.is_active()
+        message,
+        remaining_s=call.time_remaining(),
+        abandoned=lambda: not call.is_active(),
+        in_stream=in_stream,
     )
 
 
@@ -192,7 +195,7 @@ class Streams:
 
     def _one(self, message: bytes, call: Any) -> bytes:
         try:
-            return wire.in_stream(_answer(self._inference, message, call))
+            return _answer(self._inference, message, call, in_stream=True)
         except TrocarError as error:
             return wire.stream_error(" ".join(str(error).split())[:MAX_DETAILS])
 

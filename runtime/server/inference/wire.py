@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from trocar.runtime.errors import InvalidInput
 
 # Fields of ModelInferRequest that are not left in the head.
-_ID, _RAW = 3, 7
+ID, RAW = 3, 7
 # A message may hold this many fields at its top: inputs, outputs, parameters and tensors together.
 MAX_FIELDS = 4096
 # Names, shapes, and tensors as typed contents. Parsed, an element takes several times its bytes.
@@ -72,11 +72,11 @@ def split(message: bytes) -> Request:
             raise _malformed()
         if at > end or tag < 8:
             raise _malformed()
-        if kind == _LEN and (tag >> 3 == _RAW or tag >> 3 == _ID):
+        if kind == _LEN and (tag >> 3 == RAW or tag >> 3 == ID):
             if start > head_from:
                 pieces.append((head_from, start))
             head_from = at
-            if tag >> 3 == _RAW:
+            if tag >> 3 == RAW:
                 raw.append(view[at - size : at])
             else:
                 request_id = message[at - size : at]

@@ -2,8 +2,9 @@
 
 `pair`: total and difference of two inputs; `double`: both doubled. `mixed`: other dtypes and an unnamed axis.
 `external`: weights in a file outside. `broken_run`: opens, and fails when it runs. `unknown_operator`: none
-that exists. `turns`: counts to its input, which takes as long as one likes. `half`, `quantised`: a
-convolution in float16, and in int8 between Q/DQ pairs.
+that exists. `turns`: counts to its input, which takes as long as one likes. `kinds`: text and whole numbers
+of other sizes, handed through; `brain`: bfloat16, handed through and as float; `text_and_brain`: both, which
+nobody can run. `half`, `quantised`: a convolution in float16, and in int8 between Q/DQ pairs.
 """
 
 from __future__ import annotations
@@ -56,6 +57,36 @@ save(
         helper.make_tensor_value_info("wide", TensorProto.INT64, [None, 4]),
         helper.make_tensor_value_info("inverse", TensorProto.BOOL, []),
     ],
+)
+kinds = {
+    "text": TensorProto.STRING,
+    "int16": TensorProto.INT16,
+    "uint16": TensorProto.UINT16,
+    "uint32": TensorProto.UINT32,
+    "uint64": TensorProto.UINT64,
+}
+save(
+    "kinds",
+    [node("Identity", [name], [f"{name}_out"]) for name in kinds],
+    [helper.make_tensor_value_info(name, kind, ["batch", 2]) for name, kind in kinds.items()],
+    [helper.make_tensor_value_info(f"{name}_out", kind, ["batch", 2]) for name, kind in kinds.items()],
+)
+brain = helper.make_tensor_value_info("brain", TensorProto.BFLOAT16, ["batch", 2])
+same = helper.make_tensor_value_info("same", TensorProto.BFLOAT16, ["batch", 2])
+wide = helper.make_tensor_value_info("wide", TensorProto.FLOAT, ["batch", 2])
+save(
+    "brain",
+    [node("Identity", ["brain"], ["same"]), node("Cast", ["brain"], ["wide"], to=TensorProto.FLOAT)],
+    [brain],
+    [same, wide],
+)
+text = helper.make_tensor_value_info("text", TensorProto.STRING, ["batch", 2])
+text_out = helper.make_tensor_value_info("text_out", TensorProto.STRING, ["batch", 2])
+save(
+    "text_and_brain",
+    [node("Identity", ["brain"], ["same"]), node("Identity", ["text"], ["text_out"])],
+    [brain, text],
+    [same, text_out],
 )
 weights = numpy_helper.from_array(np.ones((2, 3), np.float32), "weights")
 weights.ClearField("raw_data")

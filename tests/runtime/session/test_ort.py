@@ -91,3 +91,40 @@ def test_threads_reach_the_backend(graphs: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(onnxruntime, "InferenceSession", spy)
     ort.open_session(graphs / "pair.onnx", threads=3, device="cpu")
     assert seen == [(3, 1, ["CPUExecutionProvider"])]
+
+
+def test_text_and_whole_numbers_of_any_size(graphs: Path) -> None:
+    session = ort.open_session(graphs / "kinds.onnx", device="cpu")
+    feeds = {
+        "text": np.array([["", "naïve\0"]], object),
+        "int16": np.array([[-(2**15), 1]], np.int16),
+        "uint16": np.array([[2**16 - 1, 1]], np.uint16),
+        "uint32": np.array([[2**32 - 1, 1]], np.uint32),
+        "uint64": np.array([[2**64 - 1, 1]], np.uint64),
+    }
+    for name, array in session.run(feeds).items():
+        given = feeds[name.removesuffix("_out")]
+        assert (array.dtype, array.tolist()) == (given.dtype, given.tolist())
+    with pytest.raises(InvalidInput, match="input text: expected elements of type str"):
+        session.run({**feeds, "text": np.array([["", b"bytes"]], object)})
+    with pytest.raises(InvalidInput, match="expected elements of one size to bind, got strings"):
+        session.bind(feeds, {f"{name}_out": array.copy() for name, array in feeds.items()})
+
+
+def test_bfloat16_as_its_bits(graphs: Path) -> None:
+    session = ort.open_session(graphs / "brain.onnx", device="cpu")
+    assert session.inputs == (TensorSpec("brain", "bfloat16", ("batch", 2)),)
+    bits = np.array([[0x3FC0, 0xC000]], np.uint16)  # 1.5, -2
+    answer = session.run({"brain": bits})
+    assert (answer["same"].dtype, answer["same"].tolist()) == (np.uint16, bits.tolist())
+    assert answer["wide"].tolist() == [[1.5, -2.0]]
+    same, wide = np.zeros_like(bits), np.zeros((1, 2), np.float32)
+    session.run_into({"brain": bits}, {"same": same, "wide": wide})
+    assert (same.tolist(), wide.tolist()) == (bits.tolist(), [[1.5, -2.0]])
+    with pytest.raises(InvalidInput, match="brain: expected bfloat16"):
+        session.run({"brain": bits.astype(np.float16)})
+
+
+def test_text_beside_bfloat16_is_refused(graphs: Path) -> None:
+    with pytest.raises(InvalidInput, match="expected no strings beside bfloat16"):
+        ort.open_session(graphs / "text_and_brain.onnx", device="cpu")

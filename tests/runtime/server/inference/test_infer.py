@@ -12,6 +12,7 @@ import pytest
 
 from trocar.inference_v2 import open_inference_pb2 as pb
 from trocar.runtime.errors import Cancelled, DeadlineExceeded, DeviceError, InvalidInput, QueueFull
+from trocar.runtime.server.inference import infer
 from trocar.runtime.server.inference.infer import Inference
 from trocar.runtime.server.inference.models import Loaded
 from trocar.runtime.server.inference.regions import Regions
@@ -41,9 +42,9 @@ class Slow:
 class Alone:
     """Stands for `Models` with one model."""
 
-    def __init__(self, function: Callable[..., Any], max_queued: int = 0) -> None:
+    def __init__(self, function: Callable[..., Any], max_queued: int = 0, max_running: int = 1) -> None:
         output = TensorSpec("y", "float32", ("batch", 2))
-        queue = Scheduler(1).queue("m", max_queued=max_queued)
+        queue = Scheduler(max_running).queue("m", max_queued=max_queued)
         self.loaded = Loaded("m", "1", FakeSession([SPEC], [output], function), queue)
 
     def get(self, name: str, version: str = "") -> Loaded:
@@ -63,7 +64,7 @@ def _request(timeout_us: int = 0, **changes: Any) -> bytes:
 
 def _answer(inference: Inference, message: bytes, **changes: Any) -> pb.ModelInferResponse:
     patience = {"remaining_s": None, "abandoned": lambda: False, **changes}
-    return pb.ModelInferResponse.FromString(b"".join(inference.answer(message, **patience)))
+    return pb.ModelInferResponse.FromString(inference.answer(message, **patience))
 
 
 @pytest.fixture
@@ -160,3 +161,80 @@ def test_as_many_raw_tensors_as_inputs(count: int) -> None:
     request.raw_input_contents.extend([bytes(8)] * count)
     with pytest.raises(InvalidInput, match=f"expected 1 raw_input_contents.*, got {count}"):
         _answer(inference, request.SerializeToString())
+
+
+def _raw(values: list[float], **changes: Any) -> bytes:
+    request = pb.ModelInferRequest.FromString(_request(**changes))
+    request.raw_input_contents[0] = np.array(values, np.float32).tobytes()
+    return request.SerializeToString()
+
+
+def _values(reply: pb.ModelInferResponse) -> list[float]:
+    return np.frombuffer(reply.raw_output_contents[0], np.float32).tolist()
+
+
+def test_a_request_that_comes_again_is_bound_and_answers_itself() -> None:
+    models = Alone(lambda feeds: {"y": feeds["x"] * 2})
+    inference = Inference(models, Regions())  # type: ignore[arg-type]
+    for number in range(4):
+        reply = _answer(inference, _raw([number, 1], id="" if number % 2 else f"n{number}"))
+        assert (_values(reply), reply.id) == ([2 * number, 2], "" if number % 2 else f"n{number}")
+    calls = models.loaded.session.calls
+    assert len({call["x"].ctypes.data for call in calls[1:]}) == 1
+    inference.forget()
+    assert _values(_answer(inference, _raw([5, 5]))) == [10, 10]
+    # A raw tensor of another length, behind a head that is known.
+    longer = pb.ModelInferRequest.FromString(_request())
+    longer.raw_input_contents[0] += bytes(4)
+    with pytest.raises(InvalidInput, match="expected 8 bytes in raw_input_contents"):
+        _answer(inference, longer.SerializeToString())
+
+
+def test_bindings_of_requests_at_once_are_their_own(slow: Slow) -> None:
+    models = Alone(slow, max_running=4)
+    inference = Inference(models, Regions())  # type: ignore[arg-type]
+    slow.go.set()
+    _answer(inference, _raw([0, 0]))
+    slow.go.clear()
+    found: dict[int, list[float]] = {}
+
+    def ask(number: int) -> None:
+        found[number] = _values(_answer(inference, _raw([number, number])))
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(1, 5)]
+    for thread in threads:
+        thread.start()
+    for _ in range(5):
+        assert slow.inside.acquire(timeout=10)
+    slow.go.set()
+    for thread in threads:
+        thread.join(10)
+    assert found == {number: [2 * number, 2 * number] for number in range(1, 5)}
+
+
+def test_an_output_that_is_not_as_declared_is_answered_as_it_came() -> None:
+    """`y` says that its batch is that of `x`; a graph may say so and do otherwise."""
+
+    class Lying(FakeSession):
+        def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+            return {"y": np.concatenate([feeds["x"], feeds["x"]])}
+
+    models = Alone(dict)
+    session = models.loaded.session
+    models.loaded = Loaded("m", "1", Lying(session.inputs, session.outputs, dict), models.loaded.queue)
+    inference = Inference(models, Regions())  # type: ignore[arg-type]
+    for number in range(3):
+        reply = _answer(inference, _raw([number, 1]))
+        assert (list(reply.outputs[0].shape), _values(reply)) == ([2, 2], [number, 1] * 2)
+
+
+def test_what_is_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(infer, "MAX_BOUND_BYTES", 100)
+    monkeypatch.setattr(infer, "MAX_PLANS", 5)
+    inference = Inference(Alone(lambda feeds: {"y": feeds["x"]}), Regions())  # type: ignore[arg-type]
+    for number in range(1, 60):
+        request = _raw([number, 1], timeout_us=number % 12 + 1_000_000)
+        assert _values(_answer(inference, request)) == [number, 1]
+        plans = inference._kept.plans.values()
+        assert len(plans) <= 5
+        assert sum(bound.own_bytes for plan in plans for bound in plan.idle) <= 100

@@ -1,0 +1,180 @@
+"""gRPC's threads: a server of the test's own, on a port of its own."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import grpc
+import pytest
+
+from trocar.runtime.server import pollers, reading
+from trocar.runtime.server.pollers import Pollers
+from trocar.runtime.server.reading import Reading
+
+METHODS = ("/t/short", "/t/long")
+
+
+class Service:
+    """Answers with the name of its thread; `hold` is answered when it is told to."""
+
+    def __init__(self) -> None:
+        self.go, self.inside = threading.Event(), threading.Semaphore(0)
+
+    def __call__(self, request: bytes, context: grpc.ServicerContext) -> bytes:
+        if request == b"fail":
+            raise ValueError("no such thing")
+        if request == b"abort":
+            context.abort(grpc.StatusCode.NOT_FOUND, "not here")
+        if request == b"hold":
+            self.inside.release()
+            self.go.wait(20)
+            return b"active" if context.is_active() else b"gone"
+        return threading.current_thread().name.encode()
+
+
+Start = Callable[..., tuple[Service, grpc.Channel, grpc.Server]]
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Start a server; `start(in_place=1)`."""
+    ends: list[Callable[[], Any]] = []
+
+    def run(in_place: int = 1) -> tuple[Service, grpc.Channel, grpc.Server]:
+        service, waiting = Service(), Reading()
+        pool = Pollers(4, in_place=in_place, short=METHODS[:1], reading=waiting)
+        server = grpc.server(pool, options=(("grpc.so_reuseport", 0),), maximum_concurrent_rpcs=8)
+        handler = grpc.unary_unary_rpc_method_handler(service)
+        methods = {"short": handler, "long": handler}
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("t", methods),))
+        port = server.add_insecure_port("127.0.0.1:0")
+        server.start()
+        pool.start(server)
+        channel = grpc.insecure_channel(f"127.0.0.1:{port}")
+        channel.target = f"127.0.0.1:{port}"  # type: ignore[attr-defined]
+        ends.extend((service.go.set, channel.close, lambda: server.stop(5).wait(), waiting.close))
+        return service, channel, server
+
+    yield run
+    for end in ends:
+        end()
+
+
+def _call(channel: grpc.Channel, request: bytes, method: str = METHODS[0]) -> Any:
+    return channel.unary_unary(method).future(request, timeout=20)
+
+
+def test_this_grpcio_is_known_inside() -> None:
+    """Where this fails, look at what changed in `grpc._server`: until then requests take the longer way."""
+    assert pollers.known()
+
+
+def test_a_short_method_runs_where_it_was_taken(start: Start) -> None:
+    _, channel, _ = start()
+    for _ in range(20):
+        assert not _call(channel, b"").result().startswith(b"rpc")
+        assert _call(channel, b"", METHODS[1]).result().startswith(b"rpc")
+
+
+def test_events_are_taken_while_short_methods_take_long(start: Start) -> None:
+    service, channel, _ = start(in_place=2)
+    held = [_call(channel, b"hold") for _ in range(3)]
+    for _ in held:
+        assert service.inside.acquire(timeout=20)
+    assert _call(channel, b"").result().startswith(b"rpc")
+    held[0].cancel()
+    service.go.set()
+    assert {call.result() for call in held[1:]} == {b"active"}
+
+
+def test_statuses_and_failures(start: Start) -> None:
+    _, channel, _ = start()
+    for method in METHODS:
+        for request, code in ((b"fail", grpc.StatusCode.UNKNOWN), (b"abort", grpc.StatusCode.NOT_FOUND)):
+            for _ in range(3):  # the thread goes on
+                assert _call(channel, request, method).code() is code
+    missing = _call(channel, b"", "/t/none").code()
+    assert missing is grpc.StatusCode.UNIMPLEMENTED
+    nothing = channel.stream_unary(METHODS[0]).future(iter(()), timeout=20)
+    assert (nothing.code(), "got a call without any" in nothing.details()) == (
+        grpc.StatusCode.UNIMPLEMENTED,
+        True,
+    )
+
+
+def test_no_more_calls_at_once_than_may_be(start: Start) -> None:
+    service, channel, _ = start()
+    held = [_call(channel, b"hold") for _ in range(5)]  # one in place, four in the pool
+    for _ in held:
+        assert service.inside.acquire(timeout=20)
+    more = [_call(channel, b"hold") for _ in range(4)]
+    refused: list[Any] = []
+    deadline = time.monotonic() + 20
+    while not refused and time.monotonic() < deadline:
+        refused = [call for call in more if call.done()]
+        time.sleep(0.05)
+    assert {call.code() for call in refused} == {grpc.StatusCode.RESOURCE_EXHAUSTED}
+    service.go.set()
+    answered = [call for call in (*held, *more) if call not in refused]
+    assert {call.result() for call in answered} == {b"active"}
+
+
+def test_calls_without_a_message_hold_no_thread_and_make_room(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "MOST", 4)
+    _, channel, _ = start()
+    waiting = threading.Event()
+
+    def never() -> Iterator[bytes]:
+        waiting.wait(20)
+        yield from ()
+
+    silent = [channel.stream_unary(METHODS[0]).future(never(), timeout=20) for _ in range(6)]
+    assert _call(channel, b"").result()
+    assert _call(channel, b"", METHODS[1]).result().startswith(b"rpc")
+    deadline = time.monotonic() + 20
+    while sum(call.done() for call in silent) < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    gone = [call for call in silent if call.done()]
+    assert 2 <= len(gone) < len(silent)
+    assert {call.code() for call in gone} == {grpc.StatusCode.CANCELLED}
+    waiting.set()
+
+
+def test_a_client_that_vanishes(start: Start) -> None:
+    _, channel, _ = start()
+    port = int(channel.target.rpartition(":")[2])  # type: ignore[attr-defined]
+    for _ in range(3):
+        with socket.create_connection(("127.0.0.1", port)) as wire:
+            wire.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0")
+        assert _call(channel, b"").result()
+
+
+def test_stopping_waits_for_what_runs(start: Start) -> None:
+    service, channel, server = start()
+    held = _call(channel, b"hold")
+    assert service.inside.acquire(timeout=20)
+    ended = server.stop(20)
+    service.go.set()
+    assert held.result() == b"active"
+    assert ended.wait(20)
+
+
+def test_another_grpcio_serves_as_it_always_did(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pollers, "known", lambda: False)
+    _, channel, _ = start()
+    for method in METHODS:
+        assert _call(channel, b"", method).result().startswith(b"rpc")
+
+
+@pytest.mark.parametrize("name", list(pollers._PARAMETERS))
+def test_what_counts_as_another(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pollers._server, name, lambda *novelty: novelty)
+    assert not pollers.known()
+    monkeypatch.delattr(pollers._server, name)
+    assert not pollers.known()
