@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from trocar.bench.workloads._serving import connection
+from trocar.bench.serving import connection
 from trocar.inference_v2 import open_inference_pb2 as pb
 from trocar.runtime.errors import Unavailable
 

@@ -34,10 +34,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Plan the same case every way; it passes where all give the same plan, and an acceptable one."""
+    from trocar.bench.serving import served
     from trocar.bench.timing import Timing, beside
     from trocar.bench.usage import Meter
     from trocar.bench.workloads import _load
-    from trocar.bench.workloads._serving import served
     from trocar.planners.generator import Generator
     from trocar.planners.io.seg_writer import write_seg_nrrd
     from trocar.planners.phantom import phantom_case
@@ -136,7 +136,7 @@ def _over_grpc(
     stack: ExitStack, target: str, request: Any, kept: Callable[[Mapping[str, Any]], None]
 ) -> Call:
     """A call on a connection that stays, as a planning system's client has."""
-    from trocar.bench.workloads._serving import connection
+    from trocar.bench.serving import connection
     from trocar.planners.servicer import messages
     from trocar.v1 import planning_pb2_grpc
 

@@ -104,8 +104,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 def _networks(found: Found, stack: ExitStack, folder: Path, args: argparse.Namespace) -> None:  # noqa: ARG001
     """A frame through the annotator: our session, onnxruntime alone, and every server that serves it."""
+    from trocar.bench.serving import served
     from trocar.bench.workloads._open_inference import output_of
-    from trocar.bench.workloads._serving import served
     from trocar.bench.workloads.session import feeds_and_run, onnxruntime_alone
     from trocar.runtime.repository.load import open_model
     from trocar.runtime.repository.store import shipped

@@ -44,10 +44,10 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     """Send every size over every transport, in turn, to a model that answers with what it was sent."""
     import tempfile
 
+    from trocar.bench.serving import served
     from trocar.bench.timing import beside
     from trocar.bench.usage import Meter
     from trocar.bench.workloads import _identity, _load
-    from trocar.bench.workloads._serving import served
 
     sizes_kib, transports = _sizes(args.sizes_kib), _transports(args.transports)
     with ExitStack() as stack:

@@ -5,10 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import signal
-import subprocess
-import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from concurrent import futures
 from functools import partial
@@ -76,29 +72,16 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 @contextlib.contextmanager
 def _server(settings: str, repository: str | None) -> Iterator[tuple[int, Callable[[str, bytes], bytes]]]:
     """Start a server of the inference service; yield its process and what calls it."""
-    import grpc
+    from trocar.bench.serving import connection, served
 
-    text = f'[server]\nlisten = "127.0.0.1:0"\nservices = "inference"\n{settings}\n'
+    text = f'[server]\nservices = "inference"\n{settings}\n'
     if repository is None:
         text += "[services.inference]\nload_at_start = false\n"
-    with tempfile.TemporaryDirectory() as folder:
-        config = Path(folder) / "trocar.toml"
-        config.write_text(text)
-        command = [sys.executable, "-m", "trocar.runtime.cli", "serve", "--json", "--config", str(config)]
-        if repository is not None:
-            command += ["--repository", repository]
-        with (Path(folder) / "log").open("w") as log:
-            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
-        try:
-            assert process.stdout is not None
-            line = process.stdout.readline()
-            assert line, (Path(folder) / "log").read_text()
-            with grpc.insecure_channel(json.loads(line)["listening"]) as channel:
-                methods: dict[str, Any] = {name: channel.unary_unary(name) for name in (_LIVE, _INFER)}
-                yield process.pid, lambda name, data: bytes(methods[name](data, timeout=60))
-        finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait(60)
+    else:
+        text = text.replace("[server]\n", f"[server]\nrepository = {json.dumps(repository)}\n")
+    with served(config=text) as server, connection(server.target) as channel:
+        methods: dict[str, Any] = {name: channel.unary_unary(name) for name in (_LIVE, _INFER)}
+        yield server.process, lambda name, data: bytes(methods[name](data, timeout=60))
 
 
 @contextlib.contextmanager

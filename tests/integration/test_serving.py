@@ -70,7 +70,8 @@ def _comparable(document: dict[str, Any]) -> dict[str, Any]:
     del document["timing_ms"]
     plans = [document["plan"], *(other["plan"] for other in document["alternatives"])]
     for provenance in (document["provenance"], *(plan["provenance"] for plan in plans)):
-        provenance.pop("created", None)
+        for name in ("created", "plan_sha256"):  # the digest is of the creation too
+            provenance.pop(name, None)
     return document
 
 

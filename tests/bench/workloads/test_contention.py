@@ -1,12 +1,6 @@
 import json
 import subprocess
 from collections.abc import Callable
-from pathlib import Path
-
-import pytest
-
-from trocar.bench.serving import served
-from trocar.runtime.errors import DeviceError
 
 
 def test_a_stream_alone_and_beside_plans(trocar: Callable[..., subprocess.CompletedProcess[str]]) -> None:
@@ -22,10 +16,3 @@ def test_a_stream_alone_and_beside_plans(trocar: Callable[..., subprocess.Comple
     assert document["timings"]["beside plans"]["samples"] == document["tables"]["plays"][1]["annotated"]
     assert sum(document["plans"].values()) >= 2
     assert set(document["plans"]) <= {"OK", "CANCELLED"}
-
-
-def test_a_server_that_does_not_start_says_why(tmp_path: Path) -> None:
-    config = tmp_path / "trocar.toml"
-    config.write_text("[server]\nlisten_to = 3\n")
-    with pytest.raises(DeviceError, match=r"the server did not start: .*unknown key 'listen_to'"):
-        served(str(config)).__enter__()

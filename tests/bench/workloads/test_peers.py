@@ -6,8 +6,8 @@ import pytest
 
 from trocar.bench import peers as children
 from trocar.bench.peers import dicom, started
+from trocar.bench.serving import served
 from trocar.bench.workloads import peers
-from trocar.bench.workloads._serving import served
 from trocar.planners.case import case_from_bytes
 from trocar.planners.geometry import slab_volume_cc
 from trocar.runtime.errors import InvalidInput, Unavailable

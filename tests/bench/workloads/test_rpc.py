@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from trocar.bench.serving import served
 from trocar.bench.workloads import _identity, rpc
 from trocar.bench.workloads._open_inference import Region
-from trocar.bench.workloads._serving import served
 from trocar.runtime.errors import InvalidInput, Unavailable
 from trocar.runtime.repository.load import open_model
 from trocar.runtime.repository.store import Repository

@@ -21,7 +21,7 @@ def test_a_bucket_by_hand() -> None:
     buckets = Buckets(2.0, 3, clock)
     for _ in range(3):
         buckets.take("a")
-    with pytest.raises(QueueFull, match=r"at most 2 requests a second, 3 at once .* again in 0\.5 s"):
+    with pytest.raises(QueueFull, match=r"at most 2 requests a second, 3 at once, .* again in 0\.5 s"):
         buckets.take("a")
     buckets.take("b")  # each has its own
     clock.now_s += 0.25

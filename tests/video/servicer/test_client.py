@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from stills import Stills
 
+from trocar.runtime.channel import Access
 from trocar.runtime.errors import ModelNotFound, TrocarError, Unavailable
 from trocar.video.frames import Quality, Shown
 from trocar.video.gate import GateSettings
@@ -70,7 +71,7 @@ def test_live_goes_on_without_the_server_and_annotates_again_when_it_is_back(
     server = start_server()
     screen, inspector, stop = Screen(), Inspector(), threading.Event()
     summaries: list[Summary] = []
-    link = connect(server.target, "annotator", SETTINGS.privacy)
+    link = connect(Access(server.target), "annotator", SETTINGS.privacy)
 
     def run() -> None:
         summary = run_live(
@@ -120,7 +121,7 @@ def test_offline_looks_at_each_frame_once_and_sends_what_it_saw(server: Any) -> 
     inspector, seen = Inspector(), []
     summary = run_offline(
         Stills(12),
-        connect(server.target, "annotator", SETTINGS.privacy).open_engine,
+        connect(Access(server.target), "annotator", SETTINGS.privacy).open_engine,
         draw=draw,
         display=lambda shown: seen.append(shown.frame.quality.smoke),
         inspect=inspector,
@@ -143,7 +144,7 @@ def test_offline_does_not_begin_without_a_server_or_its_model(
     def run() -> Summary:
         return run_offline(
             Stills(3),
-            connect(address or server.target, model, SETTINGS.privacy).open_engine,
+            connect(Access(address or server.target), model, SETTINGS.privacy).open_engine,
             draw=draw,
             display=counted.append,
             inspect=Inspector(),
