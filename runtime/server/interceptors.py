@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from types import TracebackType
 from typing import Any
 
 import grpc
@@ -137,8 +137,10 @@ class Guard(grpc.ServerInterceptor):
     """
 
     def __init__(self, gate: Gate, telemetry: Telemetry | None = None) -> None:
-        self._gate = gate
-        self._telemetry = telemetry or Telemetry()
+        self.gate = gate
+        self.telemetry = telemetry or Telemetry()
+        # By method, a handler and what guards it: most services answer with the same one each time.
+        self._made: dict[str, tuple[Any, Any]] = {}
 
     def intercept_service(
         self,
@@ -148,94 +150,115 @@ class Guard(grpc.ServerInterceptor):
         """Return the guarded handler of the method called, or None where there is no such method."""
         handler: Any = continuation(handler_call_details)
         method = handler_call_details.method
+        made = self._made.get(method)
+        if made is not None and made[0] is handler:
+            return made[1]
         if handler is None or method.startswith("/grpc."):
             return handler
+        if getattr(handler, "nameless", False):  # refused before it was known whether there is such a method
+            return self._guarded(handler, UNKNOWN)
+        guarded = self._guarded(handler, method)
+        self._made[method] = handler, guarded
+        return guarded
+
+    def _guarded(self, handler: Any, method: str) -> Any:
         sides = (handler.request_streaming, handler.response_streaming)
         kind = "_".join("stream" if streaming else "unary" for streaming in sides)
         behaviour = getattr(handler, kind)
-        guarded = self._stream if handler.response_streaming else self._unary
         make = getattr(grpc, f"{kind}_rpc_method_handler")
-        if getattr(handler, "nameless", False):  # refused before it was known whether there is such a method
-            method = UNKNOWN
-        seen = _Seen(method, kind, *read_metadata(handler_call_details.invocation_metadata or ()))
+        wrap = self._stream if handler.response_streaming else self._unary
         return make(
-            guarded(seen, behaviour),
+            wrap(method, kind, behaviour),
             request_deserializer=_forgiving(handler.request_deserializer),
             response_serializer=handler.response_serializer,
         )
 
-    def _unary(self, seen: _Seen, behaviour: Callable[..., Any]) -> Callable[..., Any]:
+    def _unary(self, method: str, kind: str, behaviour: Callable[..., Any]) -> Callable[..., Any]:
         def call(request: Any, context: grpc.ServicerContext) -> Any:
-            with self._watched(seen, context):
-                return behaviour(_decoded(request, seen.method), context)
+            with _Watched(self, method, kind, context):
+                return behaviour(_decoded(request, method), context)
 
         return call
 
-    def _stream(self, seen: _Seen, behaviour: Callable[..., Any]) -> Callable[..., Any]:
+    def _stream(self, method: str, kind: str, behaviour: Callable[..., Any]) -> Callable[..., Any]:
         def call(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
-            with self._watched(seen, context):
-                yield from behaviour(_decoded(request, seen.method), context)
+            with _Watched(self, method, kind, context):
+                yield from behaviour(_decoded(request, method), context)
 
         return call
 
-    @contextmanager
-    def _watched(self, seen: _Seen, context: Any) -> Iterator[None]:
-        """Gate, error mapping, and what is seen, around one request."""
-        start = time.perf_counter()
-        code, details = grpc.StatusCode.OK, ""
-        request = Request(seen.request_id)
+
+class _Watched:
+    """Gate, error mapping, and what is seen, around one request."""
+
+    __slots__ = (
+        "_context",
+        "_ended",
+        "_guard",
+        "_kind",
+        "_logged",
+        "_method",
+        "_named",
+        "_request",
+        "_start_s",
+    )
+
+    def __init__(self, guard: Guard, method: str, kind: str, context: Any) -> None:
+        self._guard, self._method, self._kind, self._context = guard, method, kind, context
+
+    def __enter__(self) -> None:
+        self._start_s = time.perf_counter()
+        context = self._context
+        request_id, self._named, trace = read_metadata(context.invocation_metadata() or ())
+        self._request = request = Request(request_id)
         enter(request)
-        ended = self._telemetry.begin(seen.method, seen.kind, seen.trace, request)
-        logged = LOG.isEnabledFor(logging.INFO)
+        self._ended = self._guard.telemetry.begin(self._method, self._kind, trace, request)
+        self._logged = LOG.isEnabledFor(logging.INFO)
         # 10 us of a small request: told only where it can be looked up, and, below, with every failure.
-        if logged or seen.named:
-            context.set_trailing_metadata(((REQUEST_ID, seen.request_id),))
+        if self._logged or self._named:
+            context.set_trailing_metadata(((REQUEST_ID, request_id),))
         try:
-            with self._gate.entered():
-                yield
-        except TrocarError as error:
-            code, details = status_of(error)
-        except GeneratorExit:  # nobody takes the rest of a stream
-            code = grpc.StatusCode.CANCELLED
-            raise
-        except Exception as error:
-            if context.code() is not None:  # the behaviour called context.abort itself
-                code = context.code()
-                raise
-            code, details = status_of(error)
-            LOG.exception("%s failed", seen.method, extra={"request_id": seen.request_id})
-        finally:
-            took_s = time.perf_counter() - start
-            ended(code.name, took_s)
-            if logged:
-                _log(seen, request, code.name, took_s, context)
+            self._guard.gate.enter()
+        except Unavailable as error:
+            self._end(*status_of(error))
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._guard.gate.leave()
+        if error is None:
+            self._end(grpc.StatusCode.OK)
+        elif isinstance(error, GeneratorExit):  # nobody takes the rest of a stream
+            self._end(grpc.StatusCode.CANCELLED)
+        elif isinstance(error, TrocarError):
+            self._end(*status_of(error))
+        elif isinstance(error, Exception) and self._context.code() is None:
+            LOG.error("%s failed", self._method, exc_info=error, extra={"request_id": self._request.id})
+            self._end(*status_of(error))
+        else:  # the behaviour called context.abort itself
+            self._end(self._context.code() or grpc.StatusCode.OK)
+
+    def _end(self, code: grpc.StatusCode, details: str = "") -> None:
+        took_s = time.perf_counter() - self._start_s
+        self._ended(code.name, took_s)
+        if self._logged:
+            _log(self._method, self._request, code.name, took_s, self._context)
         if details:
-            context.set_trailing_metadata(((REQUEST_ID, seen.request_id),))
-            context.abort(code, details)
+            self._context.set_trailing_metadata(((REQUEST_ID, self._request.id),))
+            self._context.abort(code, details)
 
 
-@dataclass(frozen=True, slots=True)
-class _Seen:
-    """What is known of a request before it is read; `named` where its id is the caller's."""
-
-    method: str
-    kind: str
-    request_id: str
-    named: bool
-    trace: str
-
-
-def _log(seen: _Seen, request: Request, code: str, took_s: float, context: Any) -> None:
+def _log(method: str, request: Request, code: str, took_s: float, context: Any) -> None:
     """Log a request: nothing of it that a client worded, but for an id that has been looked at."""
     LOG.info(
         "%s %s %.1f ms %s",
-        seen.method,
+        method,
         code,
         1000 * took_s,
-        seen.request_id,
+        request.id,
         extra={
-            "request_id": seen.request_id,
-            "method": seen.method,
+            "request_id": request.id,
+            "method": method,
             "code": code,
             "duration_ms": round(1000 * took_s, 3),
             "peer": context.peer().partition(":")[0],
