@@ -68,6 +68,7 @@ trocar.toml, with its defaults:
   [services.inference]     # the Open Inference Protocol v2
   load_at_start = true     # every model of the repository; else by RepositoryModelLoad
   threads = 1              # of each model
+  run_limit_s = 30.0       # a run that takes longer is ended, and its call DEADLINE_EXCEEDED
   shared_memory = true     # whether clients may register POSIX shared memory of the server's user
   shared_memory_prefix = ""  # with which its names have to begin
   [services.inference.batching]

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from trocar.runtime.device import Device, choose_device, cpu, tensorrt_failure
-from trocar.runtime.errors import DeviceError, InvalidInput
+from trocar.runtime.errors import DeviceError, InvalidInput, TrocarError
 from trocar.runtime.session.base import Array, Binding, Buffer, TensorSpec, check_bound, check_feeds
+from trocar.runtime.session.interrupt import Interrupt, current
 from trocar.runtime.session.memory import memory_of
 
 CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
@@ -53,10 +54,12 @@ class OrtSession:
         Contiguous inputs are read where they lie and outputs are handed over, not copied.
         """
         check_feeds(self.inputs, feeds)
+        interrupt = current()
+        options = _options(self._plain, interrupt)
         try:
-            values = self._native.run(self._output_names, dict(feeds), self._plain)
+            values = self._native.run(self._output_names, dict(feeds), options)
         except Exception as error:  # its errors share no base class of their own
-            raise DeviceError(f"{self._name}: ONNX Runtime failed: {_first_line(error)}") from error
+            raise _failure(self._name, error, interrupt) from error
         return dict(zip(self._output_names, values, strict=True))
 
     def bind(self, feeds: Mapping[str, Buffer], outputs: Mapping[str, Buffer]) -> Binding:
@@ -109,17 +112,19 @@ class _OrtBinding:
 
     def run(self) -> None:
         """Run once on the buffers; see `Binding.run`."""
+        interrupt = current()
+        options = _options(self._options, interrupt)
         try:
             if self._on_gpu:
                 # What lies on the host is copied to the GPU when it is bound, and not again.
                 for key, place in self._feeds.items():
                     if place[0] == "cpu":
                         self._binding.bind_input(key, *place)
-            self._native.run_with_iobinding(self._binding, self._options)
+            self._native.run_with_iobinding(self._binding, options)
             if self._on_gpu:
                 self._binding.synchronize_outputs()
         except Exception as error:  # its errors share no base class of their own
-            raise DeviceError(f"{self._name}: ONNX Runtime failed: {_first_line(error)}") from error
+            raise _failure(self._name, error, interrupt) from error
 
 
 def open_session(
@@ -251,6 +256,17 @@ def _run_options(graph_id: str) -> Any:
     options = onnxruntime.RunOptions()
     options.add_run_config_entry(_GRAPH_ID, graph_id)
     return options
+
+
+def _options(own: Any, interrupt: Interrupt | None) -> Any:
+    """Return a run's options: those of a CUDA graph are its own, and it is not ended from outside."""
+    return own if own is not None or interrupt is None else interrupt.run_options()
+
+
+def _failure(name: str, error: Exception, interrupt: Interrupt | None) -> TrocarError:
+    if interrupt is not None and interrupt.why is not None:
+        return interrupt.why
+    return DeviceError(f"{name}: ONNX Runtime failed: {_first_line(error)}")
 
 
 def _place(buffer: Buffer) -> tuple[str, int, Any, tuple[int, ...], int]:

@@ -11,6 +11,7 @@ import numpy as np
 from trocar.runtime.errors import InvalidInput, TrocarError
 from trocar.runtime.server.inference import wire
 from trocar.runtime.server.inference.models import Models
+from trocar.runtime.server.inference.overseer import Overseer
 from trocar.runtime.server.inference.plan import Plan, Source, Target, read
 from trocar.runtime.server.inference.regions import Region, Regions
 from trocar.runtime.session.base import Array
@@ -35,12 +36,16 @@ class Inference:
     ----------
     models : what is loaded.
     regions : what clients registered.
+    overseer : ends runs.
     record : takes `STAGES` of each request that was answered.
     """
 
-    def __init__(self, models: Models, regions: Regions, record: Record = ignore) -> None:
+    def __init__(
+        self, models: Models, regions: Regions, overseer: Overseer, record: Record = ignore
+    ) -> None:
         self._models = models
         self._regions = regions
+        self._overseer = overseer
         self._record = record
         self._plans: dict[bytes, Plan] = {}
 
@@ -83,7 +88,7 @@ class Inference:
                 begin_by_s=_begin_by_s(plan.timeout_ns, came),
                 abandoned=abandoned,
             )
-            with slot:
+            with slot, self._overseer.watch(plan.loaded.name, abandoned):
                 began = time.perf_counter_ns()
                 values = _run(plan, feeds, used)
                 ran = time.perf_counter_ns()
