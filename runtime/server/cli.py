@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import logging
 import os
@@ -228,7 +229,9 @@ def _say(line: str, config: Config) -> None:
     if config.server.log_format == "json":
         logging.getLogger("trocar.server").info(line)
     else:
-        print(line, file=sys.stderr, flush=True)
+        # A full disk behind stderr is no reason to end.
+        with contextlib.suppress(OSError):
+            print(line, file=sys.stderr, flush=True)
 
 
 def _hurry_on_signal(hurry: Callable[[], None]) -> None:
