@@ -296,7 +296,9 @@ def _refused_for_time(client: Client) -> bool:
 
 
 def _resident_mib(server: Any) -> float:
-    return int(Path(f"/proc/{server.process.pid}/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
+    return (
+        int(Path(f"/proc/{server.process.pid}/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
+    )
 
 
 def test_a_stream_that_nobody_reads_takes_bounded_memory(start_server: Any, models: Path) -> None:
@@ -403,7 +405,7 @@ def test_the_clock_on_the_wall_does_not_matter(
     (tmp_path / "sitecustomize.py").write_text(JUMPING)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
     server = start_server(
-        config='[server]\nwatch_s = 0.1\nmax_running = 1\n[server.clients]\nrequests_per_s = 1000.0\n'
+        config="[server]\nwatch_s = 0.1\nmax_running = 1\n[server.clients]\nrequests_per_s = 1000.0\n"
     )
     clock = [sys.executable, "-c", "import time; print(abs(time.time() - time.time()) > 60)"]
     assert subprocess.run(clock, capture_output=True, text=True, check=True).stdout == "True\n"
@@ -474,7 +476,9 @@ def test_a_full_disk_is_one_line_and_no_half_file(words: tuple[str, ...], tmp_pa
 def test_a_full_disk_behind_stdout_is_one_line() -> None:
     command = [sys.executable, "-m", "trocar.runtime.cli", "phantom", "7", "--json"]
     with Path("/dev/full").open("w") as full:
-        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+        done = subprocess.run(
+            command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False
+        )
     assert done.returncode != 0
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr
     assert "No space left on device" in done.stderr

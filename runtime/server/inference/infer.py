@@ -40,9 +40,7 @@ class Inference:
     record : takes `STAGES` of each request that was answered.
     """
 
-    def __init__(
-        self, models: Models, regions: Regions, overseer: Overseer, record: Record = ignore
-    ) -> None:
+    def __init__(self, models: Models, regions: Regions, overseer: Overseer, record: Record = ignore) -> None:
         self._models = models
         self._regions = regions
         self._overseer = overseer

@@ -260,7 +260,12 @@ class Models:
         """Return name, version, state and reason of each model, loaded or only there to load."""
         hung = self._hung()
         rows = [
-            (each.name, each.version, "UNAVAILABLE" if each.name in hung else "READY", hung.get(each.name, ""))
+            (
+                each.name,
+                each.version,
+                "UNAVAILABLE" if each.name in hung else "READY",
+                hung.get(each.name, ""),
+            )
             for each in self.all()
         ]
         for name in self._repository.names():
