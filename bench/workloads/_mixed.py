@@ -171,7 +171,8 @@ def _inference(client: Any, session: Any, batch: int) -> Call:
 def _shared(client: Any, session: Any, stack: ExitStack) -> Call:
     import numpy as np
 
-    from trocar.bench.workloads._open_inference import DATATYPES, Region, pb
+    from trocar.bench.workloads._open_inference import DATATYPES, Region
+    from trocar.inference_v2 import open_inference_pb2 as pb
 
     feeds = _feeds(session, _SHARED)
     (name, right), *_ = session.run(feeds).items()

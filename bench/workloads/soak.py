@@ -1,4 +1,4 @@
-"""A mixed load on a real server for a long time: does it stay right, as small and as fast as it was?"""
+"""A mixed load on a real server for a long time: it stays right, as small and as fast as it was."""
 
 from __future__ import annotations
 

@@ -37,8 +37,8 @@ from trocar.runtime.telemetry.open import open_telemetry
 SPARE_THREADS = 16
 # After the grace, how long cancelled requests get to notice.
 CUT_GRACE_S = 2.0
-# A request that comes while gRPC's core ends is CANCELLED without a word. Until none has come for so long, and
-# at most so much longer, each is told that the server is shutting down.
+# A request that comes while gRPC's core ends is CANCELLED without a word. Until none has come for so long,
+# or for at most so much longer, each is told that the server is shutting down.
 QUIET_S, MOST_QUIET_S = 0.1, 1.0
 
 

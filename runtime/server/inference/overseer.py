@@ -70,10 +70,11 @@ class Overseer:
             LOG.error("model %s: a run of more than %g s is ended", run.model, self._limit_s)
             run.interrupt.end(
                 DeadlineExceeded(
-                    f"model {run.model!r}: expected a run of at most {self._limit_s:g} s, got one that was ended"
+                    f"model {run.model!r}: expected a run of at most {self._limit_s:g} s, "
+                    "got one that was ended"
                 )
             )
-        elif run.abandoned():
+        elif _gone(run):
             run.interrupt.end(Cancelled("the caller went away while its request ran"))
         else:
             return
@@ -102,3 +103,12 @@ class Run:
         """End."""
         del self._runs[id(self)]
         self.interrupt.__exit__(kind, error, trace)
+
+
+def _gone(run: Run) -> bool:
+    """Whether its caller went away. Where that cannot be told the limit is left, for this run and the others."""
+    try:
+        return run.abandoned()
+    except Exception:
+        LOG.exception("model %s: cannot tell whether a run's caller is there", run.model)
+        return False
