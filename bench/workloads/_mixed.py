@@ -152,6 +152,11 @@ def _feeds(session: Any, batch: int) -> dict[str, Array]:
     return {spec.name: random.random((batch, *spec.shape[1:]), dtype=np.float32) for spec in session.inputs}
 
 
+def answer_of(client: Any) -> Call:
+    """A small request, whose answer is held against this process's own."""
+    return _inference(client, _session(), _SMALL)
+
+
 def _inference(client: Any, session: Any, batch: int) -> Call:
     import numpy as np
 

@@ -106,7 +106,7 @@ class Run:
 
 
 def _gone(run: Run) -> bool:
-    """Whether its caller went away. Where that cannot be told the limit is left, for this run and the others."""
+    """Whether its caller went away; where that cannot be told, the limit is what is left."""
     try:
         return run.abandoned()
     except Exception:
