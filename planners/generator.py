@@ -10,7 +10,7 @@ import numpy as np
 
 from trocar.planners.features import CHANNELS, SIDE
 from trocar.planners.types import Float32Array
-from trocar.runtime.errors import ManifestMismatch
+from trocar.runtime.errors import DeviceError, ManifestMismatch
 from trocar.runtime.repository.load import open_model
 from trocar.runtime.repository.store import Model, Repository, shipped
 from trocar.runtime.session.base import Session
@@ -74,9 +74,20 @@ class Generator:
         features : (8, 16, 16, 16) float32, from `trocar.planners.features`.
         count : proposals; the first has zero noise, the others differ by theirs.
         seed : draws the noise.
+
+        Raises
+        ------
+        DeviceError
+            The network gave something else than probabilities.
         """
         noise = np.zeros((count, NOISE_CHANNELS, *_SITES), dtype=np.float32)
         random = np.random.default_rng([seed, _STREAM])
         noise[1:] = random.standard_normal((max(count - 1, 0), NOISE_CHANNELS, *_SITES), dtype=np.float32)
         batch = np.ascontiguousarray(np.broadcast_to(features, (count, *features.shape)))
-        return self.session.run({"features": batch, "noise": noise})["probability"]
+        found = self.session.run({"features": batch, "noise": noise})["probability"]
+        # What is not a number is neither. An order of seeds by it would be no order, and nobody would know.
+        if not ((found >= 0) & (found <= 1)).all():
+            raise DeviceError(
+                f"{self.name}: expected probabilities of 0 to 1, got others; --start greedy plans without it"
+            )
+        return found

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+NO_MEMORY = "expected memory enough for this request, got too little; nothing was kept of it"
+
 
 class TrocarError(Exception):
     """Anything trocar refuses or fails at.
@@ -45,6 +47,10 @@ class PermissionDenied(TrocarError):
 
 class QueueFull(TrocarError):
     """More work than the server accepts; try again later."""
+
+
+class OutOfMemory(TrocarError):
+    """A request needs more memory than there is."""
 
 
 class DeadlineExceeded(TrocarError):

@@ -62,6 +62,17 @@ class Client:
         )
         self._call("SystemSharedMemoryRegister", message, pb.SystemSharedMemoryRegisterResponse)
 
+    def reload(self, model: str) -> None:
+        """Unload a model and load it again."""
+        unload = pb.RepositoryModelUnloadRequest(model_name=model)
+        self._call("RepositoryModelUnload", unload, pb.RepositoryModelUnloadResponse)
+        load = pb.RepositoryModelLoadRequest(model_name=model)
+        self._call("RepositoryModelLoad", load, pb.RepositoryModelLoadResponse)
+
+    def is_ready(self, model: str) -> bool:
+        """ModelReady."""
+        return bool(self._call("ModelReady", pb.ModelReadyRequest(name=model), pb.ModelReadyResponse).ready)
+
     def stages_ms(self, model: str) -> dict[str, float]:
         """Where the server's time of a request of this model went, mean since it started."""
         reply = self._call(

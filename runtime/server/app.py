@@ -39,6 +39,9 @@ SPARE_THREADS = 16
 SHORT = ("/inference.GRPCInferenceService/ModelInfer",)
 # After the grace, how long cancelled requests get to notice.
 CUT_GRACE_S = 2.0
+# A request that comes while gRPC's core ends is CANCELLED without a word. Until none has come for so long,
+# or for at most so much longer, each is told that the server is shutting down.
+QUIET_S, MOST_QUIET_S = 0.1, 1.0
 
 
 class Server:
@@ -114,6 +117,7 @@ class Server:
         for end in self._on_drain:
             end()
         cut = self._gate.wait_empty(self._grace_s)
+        self._gate.wait_quiet(QUIET_S, MOST_QUIET_S)
         # Replies already computed leave with this; only what was cut is cancelled by it.
         self._server.stop(0 if cut else CUT_GRACE_S).wait()
         self._gate.wait_empty(CUT_GRACE_S)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import gc
 import json
 import logging
@@ -69,6 +70,7 @@ trocar.toml, with its defaults:
   [services.inference]     # the Open Inference Protocol v2
   load_at_start = true     # every model of the repository; else by RepositoryModelLoad
   threads = 1              # of each model
+  run_limit_s = 30.0       # a run that takes longer is ended, and its call DEADLINE_EXCEEDED
   shared_memory = true     # whether clients may register POSIX shared memory of the server's user
   shared_memory_prefix = ""  # with which its names have to begin
   [services.inference.batching]
@@ -234,7 +236,9 @@ def _say(line: str, config: Config) -> None:
     if config.server.log_format == "json":
         logging.getLogger("trocar.server").info(line)
     else:
-        print(line, file=sys.stderr, flush=True)
+        # A full disk behind stderr is no reason to end.
+        with contextlib.suppress(OSError):
+            print(line, file=sys.stderr, flush=True)
 
 
 def _hurry_on_signal(hurry: Callable[[], None]) -> None:

@@ -16,12 +16,14 @@ from typing import Any
 import grpc
 
 from trocar.runtime.errors import (
+    NO_MEMORY,
     Cancelled,
     DeadlineExceeded,
     DeviceError,
     InvalidInput,
     ManifestMismatch,
     ModelNotFound,
+    OutOfMemory,
     PermissionDenied,
     QueueFull,
     TrocarError,
@@ -40,6 +42,7 @@ STATUS: dict[type[TrocarError], grpc.StatusCode] = {
     Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
     PermissionDenied: grpc.StatusCode.PERMISSION_DENIED,
     QueueFull: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    OutOfMemory: grpc.StatusCode.RESOURCE_EXHAUSTED,
     DeadlineExceeded: grpc.StatusCode.DEADLINE_EXCEEDED,
     Cancelled: grpc.StatusCode.CANCELLED,
     Unavailable: grpc.StatusCode.UNAVAILABLE,
@@ -55,6 +58,8 @@ MAX_DETAILS = 1000
 
 def status_of(error: BaseException) -> tuple[grpc.StatusCode, str]:
     """Status code and one line for an exception; nothing of the inside shows for an unknown one."""
+    if isinstance(error, MemoryError):
+        error = OutOfMemory(NO_MEMORY)
     if not isinstance(error, TrocarError):
         return grpc.StatusCode.INTERNAL, "internal error; the server's log has it"
     code = next(STATUS[cls] for cls in type(error).__mro__ if cls in STATUS)
@@ -75,6 +80,7 @@ class Gate:
         self._open = True
         self._hurried = False
         self._in_flight = 0
+        self._refused_s = 0.0
         self._changed = threading.Condition()
 
     @property
@@ -86,6 +92,7 @@ class Gate:
         """Count one request in; `Unavailable` once the gate is closed."""
         with self._changed:
             if not self._open:
+                self._refused_s = time.monotonic()
                 raise Unavailable("the server is shutting down and takes no new requests")
             self._in_flight += 1
 
@@ -115,6 +122,17 @@ class Gate:
         with self._changed:
             self._hurried = True
             self._changed.notify_all()
+
+    def wait_quiet(self, quiet_s: float, most_s: float) -> None:
+        """Wait until none was refused for a while, which is when clients have taken notice."""
+        begin_s = time.monotonic()
+        with self._changed:
+            while not self._hurried:
+                now_s = time.monotonic()
+                left_s = min(max(begin_s, self._refused_s) + quiet_s, begin_s + most_s) - now_s
+                if left_s <= 0:
+                    return
+                self._changed.wait(left_s)
 
     def wait_empty(self, timeout_s: float) -> int:
         """Wait until nothing is in flight, or until hurried; returns how many requests still are."""

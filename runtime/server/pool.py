@@ -13,7 +13,14 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from trocar.runtime import errors, process
-from trocar.runtime.errors import Cancelled, DeadlineExceeded, DeviceError, TrocarError, Unavailable
+from trocar.runtime.errors import (
+    Cancelled,
+    DeadlineExceeded,
+    DeviceError,
+    OutOfMemory,
+    TrocarError,
+    Unavailable,
+)
 
 LOG = logging.getLogger("trocar.server")
 # How long a worker may take to notice that its request is of no more use; then it is ended.
@@ -199,7 +206,8 @@ class _Worker:
             self.tell_cancelled()
         self._await_answer(job, end_s)
         header, answer = self._receive()
-        self.sound = True
+        # What ran out of memory may have little left; a new process has all that there is.
+        self.sound = header.get("error") != OutOfMemory.__name__
         if "error" in header:
             raise _error(header)
         return answer

@@ -20,7 +20,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Protocol
 
-from trocar.runtime.errors import Cancelled, TrocarError
+from trocar.runtime.errors import NO_MEMORY, Cancelled, OutOfMemory, TrocarError
 from trocar.runtime.process import begin
 
 # What a process claims of a core that others want: as much as they, a tenth of that, next to nothing.
@@ -133,6 +133,8 @@ def main(arguments: list[str]) -> int:
             requests.answer({}, handler(method, body, patience))
         except TrocarError as error:
             requests.answer(_said(error))
+        except MemoryError:
+            requests.answer(_said(OutOfMemory(NO_MEMORY)))
         except Exception:
             requests.answer({"error": "", "message": traceback.format_exc()})
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from trocar.runtime.device import Device, choose_device, cpu, tensorrt_failure
-from trocar.runtime.errors import DeviceError, InvalidInput
+from trocar.runtime.errors import DeviceError, InvalidInput, TrocarError
 from trocar.runtime.session.base import (
     Array,
     Binding,
@@ -22,6 +22,7 @@ from trocar.runtime.session.base import (
     check_feeds,
     element_type,
 )
+from trocar.runtime.session.interrupt import Interrupt, current
 from trocar.runtime.session.memory import memory_of
 
 CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
@@ -76,16 +77,18 @@ class OrtSession:
         Contiguous inputs are read where they lie and outputs are handed over, not copied.
         """
         check_feeds(self.inputs, feeds)
+        interrupt = current()
+        options = _options(self._plain, interrupt)
         try:
             if self._has_bfloat16:
-                values = self._run_values(feeds)
+                values = self._run_values(feeds, options)
             else:
-                values = self._native.run(self._output_names, dict(feeds), self._plain)
+                values = self._native.run(self._output_names, dict(feeds), options)
         except Exception as error:  # its errors share no base class of their own
-            raise DeviceError(f"{self._name}: ONNX Runtime failed: {_first_line(error)}") from error
+            raise _failure(self._name, error, interrupt) from error
         return dict(zip(self._output_names, values, strict=True))
 
-    def _run_values(self, feeds: Mapping[str, Array]) -> list[Array]:
+    def _run_values(self, feeds: Mapping[str, Array], options: Any) -> list[Array]:
         """Run where ONNX Runtime would look for NumPy's type of an element and find none."""
         from onnxruntime import OrtValue
 
@@ -96,7 +99,7 @@ class OrtSession:
             else OrtValue.ortvalue_from_numpy(kept[spec.name])
             for spec in self.inputs
         }
-        values = self._native.run_with_ort_values(self._output_names, given, self._plain)
+        values = self._native.run_with_ort_values(self._output_names, given, options)
         return [
             _bits(value) if spec.dtype == "bfloat16" else value.numpy()
             for spec, value in zip(self.outputs, values, strict=True)
@@ -159,17 +162,19 @@ class _OrtBinding:
 
     def run(self) -> None:
         """Run once on the buffers; see `Binding.run`."""
+        interrupt = current()
+        options = _options(self._options, interrupt)
         try:
             if self._on_gpu:
                 # What lies on the host is copied to the GPU when it is bound, and not again.
                 for key, place in self._feeds.items():
                     if place[0] == "cpu":
                         self._binding.bind_input(key, *place)
-            self._native.run_with_iobinding(self._binding, self._options)
+            self._native.run_with_iobinding(self._binding, options)
             if self._on_gpu:
                 self._binding.synchronize_outputs()
         except Exception as error:  # its errors share no base class of their own
-            raise DeviceError(f"{self._name}: ONNX Runtime failed: {_first_line(error)}") from error
+            raise _failure(self._name, error, interrupt) from error
 
 
 def open_session(
@@ -311,6 +316,17 @@ def _bits(value: Any) -> Array:
     place = (ctypes.c_uint16 * int(np.prod(shape, dtype=np.int64))).from_address(value.data_ptr())
     copy: Array = np.frombuffer(memoryview(place), np.uint16).reshape(shape).copy()
     return copy
+
+
+def _options(own: Any, interrupt: Interrupt | None) -> Any:
+    """Return a run's options: those of a CUDA graph are its own, and it is not ended from outside."""
+    return own if own is not None or interrupt is None else interrupt.run_options()
+
+
+def _failure(name: str, error: Exception, interrupt: Interrupt | None) -> TrocarError:
+    if interrupt is not None and interrupt.why is not None:
+        return interrupt.why
+    return DeviceError(f"{name}: ONNX Runtime failed: {_first_line(error)}")
 
 
 def _place(buffer: Buffer, dtype: str) -> tuple[str, int, Any, tuple[int, ...], int]:

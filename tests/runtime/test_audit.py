@@ -299,3 +299,36 @@ def test_a_killed_writer_leaves_a_whole_chain(tmp_path):
         written = len(verdict.entries)
     assert interrupted, "no kill fell into a transaction; it tests nothing"
     assert AuditLog(path).append({}).document["previous"] == verdict.head
+
+
+FULL = """
+import resource, sys
+from pathlib import Path
+from trocar.runtime.audit import AuditLog
+from trocar.runtime.errors import InvalidInput
+
+log, most = AuditLog(Path(sys.argv[1])), int(sys.argv[2])
+resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+try:
+    for _ in range(1000):
+        log.append({"why": "x" * 500})
+except InvalidInput as error:
+    sys.exit(str(error))
+"""
+
+
+def test_a_full_disk_adds_no_entry_and_leaves_a_whole_chain(tmp_path):
+    """A limit on the file's size stands for it: at first there is room for no log, then for some entries."""
+    path = tmp_path / "audit.sqlite"
+    for most, has in ((2_000, False), (100_000, True)):
+        command = [sys.executable, "-c", FULL, str(path), str(most)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode == 1, done.stderr
+        assert len(done.stderr.strip().splitlines()) == 1
+        assert "audit log" in done.stderr
+        assert path.exists() is has
+    verdict = AuditLog(path).verify()
+    assert not verdict.problems
+    assert len(verdict.entries) > 10
+    assert AuditLog(path).append({}).document["number"] == len(verdict.entries) + 1
+    assert [each.name for each in tmp_path.iterdir()] == [path.name]

@@ -12,6 +12,7 @@ from trocar.runtime.server.inference import wire
 from trocar.runtime.server.inference.bound import MAX_OWN_BYTES, Bound
 from trocar.runtime.server.inference.models import Models
 from trocar.runtime.server.inference.once import Held, Once
+from trocar.runtime.server.inference.overseer import Overseer
 from trocar.runtime.server.inference.plan import Plan, read
 from trocar.runtime.server.inference.regions import Region, Regions
 from trocar.runtime.telemetry import Record, current, ignore
@@ -30,12 +31,14 @@ class Inference:
     ----------
     models : what is loaded.
     regions : what clients registered.
+    overseer : ends runs.
     record : takes `STAGES` of each request that was answered.
     """
 
-    def __init__(self, models: Models, regions: Regions, record: Record = ignore) -> None:
+    def __init__(self, models: Models, regions: Regions, overseer: Overseer, record: Record = ignore) -> None:
         self._models = models
         self._regions = regions
+        self._overseer = overseer
         self._record = record
         self._kept = _Kept()
 
@@ -86,7 +89,7 @@ class Inference:
                     begin_by_s=_begin_by_s(plan.timeout_ns, came),
                     abandoned=abandoned,
                 )
-                with slot:
+                with slot, self._overseer.watch(plan.loaded.name, abandoned):
                     began = time.perf_counter_ns()
                     run.run(raw)
                     ran = time.perf_counter_ns()

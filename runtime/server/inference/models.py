@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from trocar.runtime.config import limits
 from trocar.runtime.errors import InvalidInput, ManifestMismatch, ModelNotFound, TrocarError, Unavailable
 from trocar.runtime.repository.manifest import is_name
 from trocar.runtime.repository.sessions import Sessions
+from trocar.runtime.server.inference.overseer import Overseer
 from trocar.runtime.server.scheduler import Queue, Scheduler
 from trocar.runtime.session.base import Session
 from trocar.runtime.session.batching import BatchingSession
@@ -111,6 +112,7 @@ class Models:
     max_queued : requests that may wait for each.
     threads : of each session.
     batching : which of them merge requests.
+    overseer : knows which of them hang.
     """
 
     def __init__(
@@ -121,10 +123,12 @@ class Models:
         max_queued: int,
         threads: int = 1,
         batching: Batching | None = None,
+        overseer: Overseer | None = None,
     ) -> None:
         self._sessions, self._repository = sessions, sessions.repository
         self._scheduler, self._max_queued = scheduler, max_queued
         self._threads, self._batching = threads, batching or Batching()
+        self._overseer = overseer
         self._loading = threading.Lock()
         # Replaced as a whole, so that requests read it without a lock.
         self._loaded: dict[str, Loaded] = {}
@@ -232,7 +236,7 @@ class Models:
         ModelNotFound
             There is none of that name, or another version is loaded.
         Unavailable
-            It is not loaded.
+            It is not loaded, or hangs.
         """
         found = self._loaded.get(name)
         if found is None:
@@ -240,6 +244,8 @@ class Models:
             raise Unavailable(
                 f"model {name!r} is not loaded: {self._reasons.get(name, 'nobody asked for it')}"
             )
+        if why := self._hung().get(name):
+            raise Unavailable(f"model {name!r} takes no requests: {why}")
         if version and version != found.version:
             raise ModelNotFound(
                 f"expected version {found.version} of {name!r}, which is loaded, got {version!r:.40}"
@@ -252,7 +258,16 @@ class Models:
 
     def index(self) -> list[tuple[str, str, str, str]]:
         """Return name, version, state and reason of each model, loaded or only there to load."""
-        rows = [(each.name, each.version, "READY", "") for each in self.all()]
+        hung = self._hung()
+        rows = [
+            (
+                each.name,
+                each.version,
+                "UNAVAILABLE" if each.name in hung else "READY",
+                hung.get(each.name, ""),
+            )
+            for each in self.all()
+        ]
         for name in self._repository.names():
             # A newest version that was refused stands beside the one that is served.
             if name not in self._loaded or name in self._reasons:
@@ -261,11 +276,11 @@ class Models:
         return sorted(rows)
 
     def ready(self) -> bool:
-        """Whether no model failed to load. One that was unloaded or withdrawn did not fail.
+        """Whether no model failed to load, and none hangs. One that was unloaded or withdrawn did not fail.
 
         Nor did one of which an older version is up.
         """
-        return all(
+        return not self._hung() and all(
             why in (UNLOADED, WITHDRAWN) or name in self._loaded for name, why in self._reasons.items()
         )
 
@@ -290,6 +305,9 @@ class Models:
                     spent: Duration = getattr(statistics, key)
                     family.rows.append((labels, (float(spent.count), spent.ns / 1e9)))
         yield from (done, *families.values())
+
+    def _hung(self) -> Mapping[str, str]:
+        return {} if self._overseer is None else self._overseer.hung
 
     def _require_known(self, name: str) -> None:
         if name in self._loaded or (is_name(name) and self._repository.versions(name)):

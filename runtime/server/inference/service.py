@@ -16,6 +16,7 @@ from trocar.runtime.errors import Cancelled, InvalidInput, PermissionDenied, Que
 from trocar.runtime.server.inference import control, wire
 from trocar.runtime.server.inference.infer import STAGES, Inference
 from trocar.runtime.server.inference.models import Batching, Models
+from trocar.runtime.server.inference.overseer import Overseer
 from trocar.runtime.server.inference.regions import Regions
 from trocar.runtime.server.interceptors import MAX_DETAILS
 from trocar.runtime.server.services import ServiceContext
@@ -45,6 +46,7 @@ class InferenceConfig:
     ----------
     load_at_start : whether every model of the repository is loaded when the server starts.
     threads : of each model's session.
+    run_limit_s : a run that takes longer is ended.
     shared_memory : whether clients may register POSIX shared memory.
     shared_memory_prefix : with which the names of shared-memory objects have to begin.
     batching : which models merge requests.
@@ -52,6 +54,7 @@ class InferenceConfig:
 
     load_at_start: bool = True
     threads: int = field(default=1, metadata=limits(1, 256))
+    run_limit_s: float = field(default=30.0, metadata=limits(0.1, 3600))
     shared_memory: bool = True
     shared_memory_prefix: str = ""
     batching: Batching = field(default_factory=Batching)
@@ -60,18 +63,20 @@ class InferenceConfig:
 def add_service(server: grpc.Server, context: ServiceContext) -> Sequence[str]:
     """Add the service to a server."""
     config = parse_table(InferenceConfig, context.settings, where="[services.inference]")
+    overseer = Overseer(config.run_limit_s)
     models = Models(
         context.sessions,
         context.scheduler,
         max_queued=context.max_queued,
         threads=config.threads,
         batching=config.batching,
+        overseer=overseer,
     )
     if config.load_at_start:
         models.load_all()
     regions = Regions(enabled=config.shared_memory, prefix=config.shared_memory_prefix)
     record = context.telemetry.stages("inference", TRACED, timed=False)
-    inference = Inference(models, regions, record)
+    inference = Inference(models, regions, overseer, record)
     context.telemetry.collect(models.families)
 
     def take(name: str) -> str | None:

@@ -4,7 +4,9 @@
 `external`: weights in a file outside. `broken_run`: opens, and fails when it runs. `unknown_operator`: none
 that exists. `turns`: counts to its input, which takes as long as one likes. `kinds`: text and whole numbers
 of other sizes, handed through; `brain`: bfloat16, handed through and as float; `text_and_brain`: both, which
-nobody can run. `half`, `quantised`: a convolution in float16, and in int8 between Q/DQ pairs.
+nobody can run. `half`, `quantised`: a convolution in float16, and in int8 between Q/DQ pairs. `one_step`: a single operation that takes as long as
+one likes: it compares that many boxes with each other. `not_a_plan`, `not_a_picture`: tensors of the planning
+network and of the annotator, and nothing but NaN in their outputs.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 HERE = Path(__file__).parent
+HEIGHT, WIDTH, CLASSES = 256, 448, 5
 
 
 def floats(name: str) -> onnx.ValueInfoProto:
@@ -163,4 +166,73 @@ save(
     [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 2, 8, 8])],
     [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 4, 8, 8])],
     [step, nought, numpy_helper.from_array(np.round(ramp * 127).astype(np.int8), "kernel_q")],
+)
+
+save(
+    "one_step",
+    [
+        node("Cast", ["boxes"], ["count"], to=TensorProto.FLOAT),
+        node("Range", ["nought", "count", "one"], ["place"]),
+        node("Unsqueeze", ["place", "last"], ["low"]),
+        node("Add", ["low", "half"], ["high"]),
+        node("Concat", ["low", "low", "high", "high"], ["corners"], axis=1),
+        node("Unsqueeze", ["corners", "first"], ["one_batch"]),
+        node("Unsqueeze", ["place", "two_first"], ["scores"]),
+        node("NonMaxSuppression", ["one_batch", "scores", "most", "share"], ["apart"]),
+        node("Shape", ["apart"], ["shape"]),
+        node("Gather", ["shape", "index"], ["kept"]),
+    ],
+    [helper.make_tensor_value_info("boxes", TensorProto.INT64, [])],
+    [helper.make_tensor_value_info("kept", TensorProto.INT64, [])],
+    [
+        numpy_helper.from_array(np.float32(0), "nought"),
+        numpy_helper.from_array(np.float32(1), "one"),
+        numpy_helper.from_array(np.float32(0.5), "half"),
+        numpy_helper.from_array(np.float32(0.5), "share"),
+        numpy_helper.from_array(np.array([1 << 40], np.int64), "most"),
+        numpy_helper.from_array(np.array([1], np.int64), "last"),
+        numpy_helper.from_array(np.array([0], np.int64), "first"),
+        numpy_helper.from_array(np.array([0, 1], np.int64), "two_first"),
+        numpy_helper.from_array(np.int64(0), "index"),
+    ],
+)
+not_a_number = numpy_helper.from_array(np.float32(np.nan), "nan")
+no_index = numpy_helper.from_array(np.int64(0), "channel")
+cube = [16, 16, 16]
+save(
+    "not_a_plan",
+    [
+        node("Gather", ["features", "channel"], ["one"], axis=1),
+        node("Gather", ["noise", "channel"], ["other"], axis=1),
+        node("Add", ["one", "other"], ["both"]),
+        node("Mul", ["both", "nan"], ["probability"]),
+    ],
+    [
+        helper.make_tensor_value_info("features", TensorProto.FLOAT, ["batch", 8, *cube]),
+        helper.make_tensor_value_info("noise", TensorProto.FLOAT, ["batch", 2, *cube]),
+    ],
+    [helper.make_tensor_value_info("probability", TensorProto.FLOAT, ["batch", *cube])],
+    [not_a_number, no_index],
+)
+
+# Five classes at the picture's own size, and tips at a quarter of it.
+save(
+    "not_a_picture",
+    [
+        node("Gather", ["image", "channels"], ["five"], axis=1),
+        node("Mul", ["five", "nan"], ["logits"]),
+        node("MaxPool", ["image"], ["pooled"], kernel_shape=[4, 4], strides=[4, 4]),
+        node("Gather", ["pooled", "first"], ["one"], axis=1),
+        node("Mul", ["one", "nan"], ["tips"]),
+    ],
+    [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 3, HEIGHT, WIDTH])],
+    [
+        helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", CLASSES, HEIGHT, WIDTH]),
+        helper.make_tensor_value_info("tips", TensorProto.FLOAT, ["batch", 1, HEIGHT // 4, WIDTH // 4]),
+    ],
+    [
+        not_a_number,
+        numpy_helper.from_array(np.array([0] * CLASSES, np.int64), "channels"),
+        numpy_helper.from_array(np.array([0], np.int64), "first"),
+    ],
 )

@@ -15,10 +15,13 @@ from trocar.runtime.errors import Cancelled, DeadlineExceeded, DeviceError, Inva
 from trocar.runtime.server.inference import infer
 from trocar.runtime.server.inference.infer import Inference
 from trocar.runtime.server.inference.models import Loaded
+from trocar.runtime.server.inference.overseer import Overseer
 from trocar.runtime.server.inference.regions import Regions
 from trocar.runtime.server.scheduler import Scheduler
 from trocar.runtime.session.base import TensorSpec
 from trocar.runtime.session.fake import FakeSession
+
+OVERSEER = Overseer(limit_s=30.0)
 
 SPEC = TensorSpec("x", "float32", ("batch", 2))
 
@@ -78,7 +81,7 @@ def slow() -> Iterator[Slow]:
 def busy(slow: Slow) -> Iterator[tuple[Inference, Alone]]:
     """One request runs, and one may wait."""
     models = Alone(slow, max_queued=1)
-    inference = Inference(models, Regions())  # type: ignore[arg-type]
+    inference = Inference(models, Regions(), OVERSEER)  # type: ignore[arg-type]
     first = threading.Thread(target=_answer, args=(inference, _request()))
     first.start()
     assert slow.inside.acquire(timeout=10)
@@ -122,7 +125,7 @@ def test_a_failure_is_the_requests_and_the_next_is_answered() -> None:
         return {"y": feeds["x"]}
 
     models = Alone(fail)
-    inference = Inference(models, Regions())  # type: ignore[arg-type]
+    inference = Inference(models, Regions(), OVERSEER)  # type: ignore[arg-type]
     bad = pb.ModelInferRequest.FromString(_request())
     bad.raw_input_contents[0] = np.full((1, 2), -1, np.float32).tobytes()
     for _ in range(3):
@@ -137,7 +140,7 @@ def test_a_failure_is_the_requests_and_the_next_is_answered() -> None:
 def test_tensors_that_lie_at_any_address(pad: int) -> None:
     """The id moves the tensor by a byte at a time; the network sees aligned memory all the same."""
     models = Alone(lambda feeds: {"y": feeds["x"]})
-    inference = Inference(models, Regions())  # type: ignore[arg-type]
+    inference = Inference(models, Regions(), OVERSEER)  # type: ignore[arg-type]
     reply = _answer(inference, _request(id="x" * pad))
     assert reply.id == "x" * pad
     assert models.loaded.session.calls[0]["x"].flags.aligned
@@ -146,7 +149,7 @@ def test_tensors_that_lie_at_any_address(pad: int) -> None:
 
 def test_a_model_that_was_replaced_answers_no_more() -> None:
     models = Alone(lambda feeds: {"y": feeds["x"]})
-    inference = Inference(models, Regions())  # type: ignore[arg-type]
+    inference = Inference(models, Regions(), OVERSEER)  # type: ignore[arg-type]
     _answer(inference, _request())
     old, models.loaded = models.loaded, Alone(lambda feeds: {"y": feeds["x"] * 3}).loaded
     assert np.frombuffer(_answer(inference, _request()).raw_output_contents[0], np.float32)[0] == 3
@@ -155,7 +158,7 @@ def test_a_model_that_was_replaced_answers_no_more() -> None:
 
 @pytest.mark.parametrize("count", [0, 2, 5])
 def test_as_many_raw_tensors_as_inputs(count: int) -> None:
-    inference = Inference(Alone(dict), Regions())  # type: ignore[arg-type]
+    inference = Inference(Alone(dict), Regions(), OVERSEER)  # type: ignore[arg-type]
     request = pb.ModelInferRequest.FromString(_request())
     del request.raw_input_contents[:]
     request.raw_input_contents.extend([bytes(8)] * count)

@@ -1,0 +1,66 @@
+"""The end of a run from outside: a thread that is inside a backend cannot look for itself."""
+
+from __future__ import annotations
+
+import threading
+from types import TracebackType
+from typing import Any
+
+from trocar.runtime.errors import TrocarError
+
+_FATAL_ONLY = 4
+_HERE = threading.local()
+
+
+class Interrupt:
+    """Lets another thread end the runs that this one begins in the body of a `with`.
+
+    ONNX Runtime looks between two operations of a graph, in the body of a loop too: one long operation is
+    finished first. What TensorRT runs is not ended at all.
+    """
+
+    __slots__ = ("_options", "why")
+
+    def __init__(self) -> None:
+        self.why: TrocarError | None = None
+        self._options: Any = None
+
+    def __enter__(self) -> None:
+        """Begin."""
+        _HERE.current = self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Runs that begin from now on are nobody's to end."""
+        _HERE.current = None
+
+    def end(self, why: TrocarError) -> None:
+        """End what runs, and what would; the run raises `why`. Of several, the first holds."""
+        if self.why is None:
+            self.why = why
+        if self._options is not None:
+            self._options.terminate = True
+
+    def run_options(self) -> Any:
+        """Return the options of a run that is about to begin.
+
+        Raises
+        ------
+        TrocarError
+            It was ended before.
+        """
+        import onnxruntime
+
+        options = onnxruntime.RunOptions()
+        options.log_severity_level = _FATAL_ONLY
+        self._options = options
+        # Looked at after the options are there: whoever ends this meanwhile finds one or the other.
+        if self.why is not None:
+            raise self.why
+        return options
+
+
+def current() -> Interrupt | None:
+    """Return what may end the runs of this thread."""
+    return getattr(_HERE, "current", None)
