@@ -61,14 +61,6 @@ def test_a_folder_that_cannot_be_is_refused_beforehand(tmp_path: Path) -> None:
     assert _names(tmp_path) == ["file"]
 
 
-def test_one_file_appears_complete(tmp_path: Path) -> None:
-    files.write_file(tmp_path / "a.seg.nrrd", b"NRRD")
-    assert (tmp_path / "a.seg.nrrd").read_bytes() == b"NRRD"
-    with pytest.raises(InvalidInput, match="cannot write"):
-        files.write_file(tmp_path / "none" / "a.seg.nrrd", b"NRRD")
-    assert _names(tmp_path) == ["a.seg.nrrd"]
-
-
 def test_what_a_case_may_be(tmp_path: Path) -> None:
     def case(spec: str) -> CaseInput:
         return files.case_from_spec(spec, labels={"ctv": 1}, roles={})
