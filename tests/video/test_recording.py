@@ -67,9 +67,11 @@ def test_what_waits_for_a_slow_disk_is_recorded_whatever_comes_after() -> None:
     one.close()
     assert recording.written + recording.missed == 100
     assert recording.written >= 8
-    assert [(index, smoke) for index, _, smoke in sink.seen] == [
-        (index, index / 100) for index in range(recording.written)
-    ]
+    # Which ones went while the disk was slow depends on when its thread began; each kept its own quality.
+    kept = [index for index, _, _ in sink.seen]
+    assert kept == sorted(set(kept))
+    assert len(kept) == recording.written
+    assert [smoke for _, _, smoke in sink.seen] == [index / 100 for index in kept]
     assert sink.exact
     assert all(drawn for _, drawn, _ in sink.seen)
 

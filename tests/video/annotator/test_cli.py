@@ -60,7 +60,7 @@ def test_without_torch_one_line_says_what_to_install(tmp_path):
 
 def test_what_annotating_needs_imports_without_torch():
     modules = ["card", "cli", "data", "encodings", "evaluate", "folder", "labels", "loaders", "network"]
-    modules += ["renderer", "scores", "settings", "watch"]
+    modules += ["renderer", "scores", "settings"]
     code = "\n".join(f"import trocar.video.annotator.{name}" for name in modules)
     done = subprocess.run(
         [sys.executable, "-c", NO_TORCH + code], capture_output=True, text=True, check=False
