@@ -4,9 +4,9 @@
 `external`: weights in a file outside. `broken_run`: opens, and fails when it runs. `unknown_operator`: none
 that exists. `turns`: counts to its input, which takes as long as one likes. `kinds`: text and whole numbers
 of other sizes, handed through; `brain`: bfloat16, handed through and as float; `text_and_brain`: both, which
-nobody can run. `half`, `quantised`: a convolution in float16, and in int8 between Q/DQ pairs. `one_step`: a single operation that takes as long as
-one likes: it compares that many boxes with each other. `not_a_plan`, `not_a_picture`: tensors of the planning
-network and of the annotator, and nothing but NaN in their outputs.
+nobody can run. `half`, `quantised`: a convolution in float16, and in int8 between Q/DQ pairs. `one_step`: a
+single operation that takes as long as one likes: it compares that many boxes with each other. `not_a_plan`,
+`not_a_picture`: tensors of the planning network and of the annotator, and nothing but NaN in their outputs.
 """
 
 from __future__ import annotations
