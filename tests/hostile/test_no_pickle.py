@@ -20,7 +20,13 @@ FORBIDDEN = {
     "jsonpickle",
 }
 # Training starts processes of its own, on its own machine, and sends them its own work.
-PROCESSES = {"planners/tpgan/data.py", "video/annotator/data.py"}
+PROCESSES = {
+    "planners/tpgan/data.py",
+    "video/annotator/data.py",
+    # Their connection carries bytes: `send_bytes` and `recv_bytes` alone.
+    "runtime/server/pool.py",
+    "runtime/server/worker.py",
+}
 
 
 def findings(source: str, *, processes: bool = False) -> list[str]:
@@ -57,6 +63,17 @@ def test_no_module_unpickles() -> None:
         if each := findings(path.read_text(), processes=name in PROCESSES):
             found[name] = each
     assert found == {}
+
+
+@pytest.mark.parametrize("name", sorted(name for name in PROCESSES if name.startswith("runtime/")))
+def test_processes_of_the_server_exchange_bytes_alone(name: str) -> None:
+    called = {
+        node.func.attr
+        for node in ast.walk(ast.parse((ROOT / name).read_text()))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+    }
+    assert {"send_bytes", "recv_bytes"} <= called
+    assert not called & {"send", "recv"}
 
 
 @pytest.mark.parametrize(

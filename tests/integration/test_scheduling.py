@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
@@ -253,7 +254,16 @@ def test_a_request_that_leaves_the_queue_makes_room_and_one_that_leaves_its_sear
     assert not long.done()
     long.cancel()
     worker = _workers(server)
-    assert stub.Plan(_plan(), timeout=60).seeds > 20
+    replies = []
+
+    def planned() -> bool:
+        # The last probe was cancelled, and may hold its place in the queue a moment longer.
+        with contextlib.suppress(grpc.RpcError):
+            replies.append(stub.Plan(_plan(), timeout=60))
+        return bool(replies)
+
+    _until(planned)
+    assert replies[0].seeds > 20
     assert _workers(server) == worker  # it stopped, and was not ended
 
 

@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from trocar.runtime.config import limits
@@ -153,7 +154,7 @@ class Models:
         if not is_name(name):
             raise InvalidInput(f"expected a model's name, got {name!r:.80}")
         with self._loading:
-            self._swap(name, self._open(name))
+            self._swap(name, *self._open(name))
 
     def take(self, name: str) -> str | None:
         """Serve what the repository has of a model by now, beside which the old one ends its requests.
@@ -177,28 +178,39 @@ class Models:
             if before is not None and not self._repository.versions(name):
                 self._drop(name, WITHDRAWN)
                 return "none"
-            loaded = self._open(name, before)
-            if before is not None and loaded.opened is before.opened:
-                self._reasons = {key: why for key, why in self._reasons.items() if key != name}
+            version, session = self._open(name, before)
+            if before is not None and session is before.opened:
+                self._forgive(name)
                 return None
-            self._swap(name, loaded)
-            return loaded.version
+            self._swap(name, version, session)
+            return version
 
-    def _open(self, name: str, before: Loaded | None = None) -> Loaded:
-        try:
+    def _open(self, name: str, before: Loaded | None = None) -> tuple[str, Session]:
+        with self._blamed(name):
             model, session = self._sessions.open(name, threads=self._threads)
             if before is not None:
                 _require_same_tensors(before, session, model.manifest.version)
+        return str(model.manifest.version), session
+
+    def _swap(self, name: str, version: str, session: Session) -> None:
+        with self._blamed(name):
+            loaded = Loaded(name, version, *self._queued(name, session), opened=session)
+        self._forgive(name)
+        self._loaded = {**self._loaded, name: loaded}
+
+    @contextmanager
+    def _blamed(self, name: str) -> Iterator[None]:
+        """Keep why a model could not be opened; that there is none of its name is no reason."""
+        try:
+            yield
         except ModelNotFound:
             raise
         except TrocarError as error:
             self._reasons = {**self._reasons, name: " ".join(str(error).split())}
             raise
-        return Loaded(name, str(model.manifest.version), *self._queued(name, session), opened=session)
 
-    def _swap(self, name: str, loaded: Loaded) -> None:
+    def _forgive(self, name: str) -> None:
         self._reasons = {key: why for key, why in self._reasons.items() if key != name}
-        self._loaded = {**self._loaded, name: loaded}
 
     def _drop(self, name: str, why: str) -> None:
         self._loaded = {key: model for key, model in self._loaded.items() if key != name}

@@ -178,7 +178,7 @@ def _values(reply: pb.ModelInferResponse) -> list[float]:
 
 def test_a_request_that_comes_again_is_bound_and_answers_itself() -> None:
     models = Alone(lambda feeds: {"y": feeds["x"] * 2})
-    inference = Inference(models, Regions())  # type: ignore[arg-type]
+    inference = Inference(models, Regions(), OVERSEER)  # type: ignore[arg-type]
     for number in range(4):
         reply = _answer(inference, _raw([number, 1], id="" if number % 2 else f"n{number}"))
         assert (_values(reply), reply.id) == ([2 * number, 2], "" if number % 2 else f"n{number}")
@@ -195,7 +195,7 @@ def test_a_request_that_comes_again_is_bound_and_answers_itself() -> None:
 
 def test_bindings_of_requests_at_once_are_their_own(slow: Slow) -> None:
     models = Alone(slow, max_running=4)
-    inference = Inference(models, Regions())  # type: ignore[arg-type]
+    inference = Inference(models, Regions(), OVERSEER)  # type: ignore[arg-type]
     slow.go.set()
     _answer(inference, _raw([0, 0]))
     slow.go.clear()
@@ -225,7 +225,7 @@ def test_an_output_that_is_not_as_declared_is_answered_as_it_came() -> None:
     models = Alone(dict)
     session = models.loaded.session
     models.loaded = Loaded("m", "1", Lying(session.inputs, session.outputs, dict), models.loaded.queue)
-    inference = Inference(models, Regions())  # type: ignore[arg-type]
+    inference = Inference(models, Regions(), OVERSEER)  # type: ignore[arg-type]
     for number in range(3):
         reply = _answer(inference, _raw([number, 1]))
         assert (list(reply.outputs[0].shape), _values(reply)) == ([2, 2], [number, 1] * 2)
@@ -234,7 +234,7 @@ def test_an_output_that_is_not_as_declared_is_answered_as_it_came() -> None:
 def test_what_is_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(infer, "MAX_BOUND_BYTES", 100)
     monkeypatch.setattr(infer, "MAX_PLANS", 5)
-    inference = Inference(Alone(lambda feeds: {"y": feeds["x"]}), Regions())  # type: ignore[arg-type]
+    inference = Inference(Alone(lambda feeds: {"y": feeds["x"]}), Regions(), OVERSEER)  # type: ignore[arg-type]
     for number in range(1, 60):
         request = _raw([number, 1], timeout_us=number % 12 + 1_000_000)
         assert _values(_answer(inference, request)) == [number, 1]
