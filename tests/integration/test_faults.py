@@ -157,12 +157,12 @@ def test_a_run_that_cannot_be_ended_makes_its_model_not_ready(start_server: Any,
     client = Client(server.target)
     with client.channel:
         assert client.ask("RepositoryIndex").models
-        begin_s = time.monotonic()
-        _refused(lambda: client.infer(_count("one_step", "boxes", 20_000), timeout=60))
-        # Each is held against each.
-        boxes = round(20_000 * (6.0 / (time.monotonic() - begin_s)) ** 0.5)
-        long = client.infer.future(_count("one_step", "boxes", boxes), timeout=120)
-        _until(lambda: not client.model_ready("one_step"))
+        ready, boxes = True, 70_000
+        while ready:  # with more, should this machine be quicker than the server's patience
+            long = client.infer.future(_count("one_step", "boxes", boxes), timeout=120)
+            while not long.done() and (ready := client.model_ready("one_step")):
+                time.sleep(0.02)
+            boxes *= 2 if ready else 1
         assert not client.server_ready()
         code, text = _refused(lambda: client.infer(_count("one_step", "boxes", 1), timeout=60))
         assert code is UNAVAILABLE
@@ -406,6 +406,7 @@ def test_the_clock_on_the_wall_does_not_matter(
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
     server = start_server(
         config="[server]\nwatch_s = 0.1\nmax_running = 1\n[server.clients]\nrequests_per_s = 1000.0\n"
+        '[services.planning]\ncpu = "normal"\nreserve_ms = 10000\n'
     )
     clock = [sys.executable, "-c", "import time; print(abs(time.time() - time.time()) > 60)"]
     assert subprocess.run(clock, capture_output=True, text=True, check=True).stdout == "True\n"
@@ -417,7 +418,7 @@ def test_the_clock_on_the_wall_does_not_matter(
         assert time.monotonic() - begin_s > 0.6
         # The search is given what the deadline leaves it.
         long = planning_pb2.SearchSettings(budget_ms=50_000)
-        assert stub.Plan(_plan(search=long), timeout=2.5).seeds > 20
+        assert stub.Plan(_plan(search=long), timeout=13).seeds > 20
         code, _ = _refused(lambda: stub.Plan(_plan(), timeout=0.2))
         assert code is DEADLINE
         client = Client(server.target)
