@@ -85,7 +85,7 @@ def train_settings(network: str, arm: str, seed: int, **changes: float) -> Train
         weights = replace(weights, classes=(1.0, 2.0))
         smaller = NetworkSettings(classes=len(POLYP_CLASSES), tips=False)
         # What a polyp is shows in the large: most epochs may be coarse. A short run, and a short average.
-        made = replace(made, network=smaller, epochs=5, coarse=0.8, frames=512, repeats=2, ema_decay=0.99)
+        made = replace(made, network=smaller, epochs=8, coarse=0.8, frames=512, ema_decay=0.99)
     if arm == "no-adversarial":
         weights = replace(weights, adversarial=0.0, feature_matching=0.0)
     return replace(made, weights=weights, **changes)  # type: ignore[arg-type]
