@@ -157,7 +157,7 @@ def test_a_run_that_cannot_be_ended_makes_its_model_not_ready(start_server: Any,
     client = Client(server.target)
     with client.channel:
         assert client.ask("RepositoryIndex").models
-        ready, boxes = True, 70_000
+        ready, boxes = True, 60_000
         while ready:  # with more, should this machine be quicker than the server's patience
             long = client.infer.future(_count("one_step", "boxes", boxes), timeout=120)
             while not long.done() and (ready := client.model_ready("one_step")):
@@ -301,9 +301,9 @@ def _resident_mib(server: Any) -> float:
 
 
 def test_a_stream_that_nobody_reads_takes_bounded_memory(start_server: Any, models: Path) -> None:
-    """250 MB of answers in all: what is not read is not computed yet, and none is lost."""
+    """160 MB of answers in all: what is not read is not computed yet, and none is lost."""
     server = start_server(config=_inference(models))
-    client, images, count = Client(server.target), np.ones((1_600, 2, 8, 8), np.float16), 300
+    client, images, count = Client(server.target), np.ones((1_600, 2, 8, 8), np.float16), 200
     request = pb.ModelInferRequest(model_name="half", raw_input_contents=[images.tobytes()])
     request.inputs.add(name="image", datatype="FP16", shape=images.shape)
     taken: list[int] = []
@@ -319,7 +319,7 @@ def test_a_stream_that_nobody_reads_takes_bounded_memory(start_server: Any, mode
         before = _resident_mib(server)
         stream = client.channel.stream_stream(SERVICE + "ModelStreamInfer")(requests(), timeout=120)
         peak = 0.0
-        end_s = time.monotonic() + 2.0
+        end_s = time.monotonic() + 1.0
         while time.monotonic() < end_s:
             peak = max(peak, _resident_mib(server))
             client.require_sum()
@@ -418,7 +418,7 @@ def test_the_clock_on_the_wall_does_not_matter(
         assert time.monotonic() - begin_s > 0.6
         # The search is given what the deadline leaves it.
         long = planning_pb2.SearchSettings(budget_ms=50_000)
-        assert stub.Plan(_plan(search=long), timeout=13).seeds > 20
+        assert stub.Plan(_plan(search=long), timeout=11.5).seeds > 20
         code, _ = _refused(lambda: stub.Plan(_plan(), timeout=0.2))
         assert code is DEADLINE
         client = Client(server.target)
