@@ -49,6 +49,7 @@ measure_shared video/clips video video \
     --clip "$shared/video/clips/cholec80_video01_720p_25fps_250f.mp4" \
     --clip "$shared/video/clips/endovis17_short_source_1080p_10fps_20f.mp4"
 measure_shared video annotator annotator --folder "$shared/video" --repeats 300
+measure_shared video accuracy annotator --folder "$shared/video" --repeats 0
 measure_shared cases/ldr_clinical clinical clinical --folder "$shared/cases/ldr_clinical"
 measure tpgan-arms tpgan-arms --arms empty,random,greedy,gan
 measure novelty novelty --cases 20 --seed 910000 --statistics runtime/zoo/tpgan/1/manifest.json

@@ -82,7 +82,10 @@ def _value(record: Any, path: str) -> Any:
         record = record[key]
         if chosen:
             wanted = dict(part.split("=") for part in re.split(r",(?=[\w ]+=)", chosen.rstrip("]")))
-            record = next(row for row in record if all(_is(row.get(k), v) for k, v in wanted.items()))
+            rows = [row for row in record if all(_is(row.get(k), v) for k, v in wanted.items())]
+            if not rows:
+                raise SystemExit(f"figures: expected a row with {wanted} in {path}, found none")
+            record = rows[0]
     return record
 
 

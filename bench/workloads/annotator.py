@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="other repositories to measure beside them, such as no-adversarial=DIR",
     )
     parser.add_argument("--threads", type=int, default=2, help="of ONNX Runtime (default 2)")
-    parser.add_argument("--repeats", type=int, default=100, help="timed frames (default 100)")
+    parser.add_argument("--repeats", type=int, default=100, help="timed frames (default 100); 0: accuracy alone")
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             accuracy[title] = _accuracy(held, sessions, polyps=polyps)
         if held and not polyps:
             tips += _tips(held, sessions)
-        if SHIPPED in sessions:
+        if SHIPPED in sessions and args.repeats:
             timings[model] = _timed(sessions[SHIPPED], args.repeats)
     return {
         "tables": {**accuracy, "tips": tips, "time of a frame": _time_rows(timings, args.threads)},
