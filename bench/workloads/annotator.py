@@ -41,7 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="other repositories to measure beside them, such as no-adversarial=DIR",
     )
     parser.add_argument("--threads", type=int, default=2, help="of ONNX Runtime (default 2)")
-    parser.add_argument("--repeats", type=int, default=100, help="timed frames (default 100); 0: accuracy alone")
+    parser.add_argument(
+        "--repeats", type=int, default=100, help="timed frames (default 100); 0: accuracy alone"
+    )
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
