@@ -9,7 +9,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
@@ -30,6 +29,7 @@ from trocar.runtime.errors import (
     Unauthenticated,
     Unavailable,
 )
+from trocar.runtime.server.handlers import kind_of, with_behaviour
 from trocar.runtime.telemetry import Request, Telemetry, enter
 from trocar.runtime.telemetry.requests import REQUEST_ID, read_metadata
 
@@ -103,15 +103,6 @@ class Gate:
             if not self._open:
                 self._changed.notify_all()
 
-    @contextmanager
-    def entered(self) -> Iterator[None]:
-        """Count one request for the body of a `with`; see `enter`."""
-        self.enter()
-        try:
-            yield
-        finally:
-            self.leave()
-
     def close(self) -> None:
         """Refuse what comes from now on."""
         with self._changed:
@@ -180,15 +171,12 @@ class Guard(grpc.ServerInterceptor):
         return guarded
 
     def _guarded(self, handler: Any, method: str) -> Any:
-        sides = (handler.request_streaming, handler.response_streaming)
-        kind = "_".join("stream" if streaming else "unary" for streaming in sides)
-        behaviour = getattr(handler, kind)
-        make = getattr(grpc, f"{kind}_rpc_method_handler")
+        kind = kind_of(handler)
         wrap = self._stream if handler.response_streaming else self._unary
-        return make(
-            wrap(method, kind, behaviour),
+        return with_behaviour(
+            handler,
+            wrap(method, kind, getattr(handler, kind)),
             request_deserializer=_forgiving(handler.request_deserializer),
-            response_serializer=handler.response_serializer,
         )
 
     def _unary(self, method: str, kind: str, behaviour: Callable[..., Any]) -> Callable[..., Any]:

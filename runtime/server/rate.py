@@ -12,6 +12,7 @@ import grpc
 
 from trocar.runtime.errors import QueueFull
 from trocar.runtime.server.auth import OWN, caller
+from trocar.runtime.server.handlers import kind_of, with_behaviour
 
 # Clients remembered; the one that was silent longest is forgotten, and begins with a full bucket.
 MAX_CLIENTS = 10_000
@@ -80,17 +81,10 @@ class Rate(grpc.ServerInterceptor):
         handler: Any = continuation(handler_call_details)
         if handler is None or handler_call_details.method.startswith(OWN):
             return handler
-        sides = (handler.request_streaming, handler.response_streaming)
-        kind = "_".join("stream" if streaming else "unary" for streaming in sides)
-        behaviour = getattr(handler, kind)
+        behaviour = getattr(handler, kind_of(handler))
 
         def call(request: Any, context: grpc.ServicerContext) -> Any:
             self._buckets.take(client_of(context))
             return behaviour(request, context)
 
-        make = getattr(grpc, f"{kind}_rpc_method_handler")
-        return make(
-            call,
-            request_deserializer=handler.request_deserializer,
-            response_serializer=handler.response_serializer,
-        )
+        return with_behaviour(handler, call)

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import grpc
 
 from trocar.runtime.errors import Cancelled
+from trocar.runtime.server.handlers import kind_of, with_behaviour
 
 LOG = logging.getLogger("trocar.server")
 
@@ -60,18 +61,14 @@ class Reading(grpc.ServerInterceptor):
         handler: Any = continuation(handler_call_details)
         if handler is None:
             return None
-        sides = (handler.request_streaming, handler.response_streaming)
-        if not any(sides) and not self._unary:
+        kind = kind_of(handler)
+        if kind == "unary_unary" and not self._unary:
             return handler
-        behaviour = getattr(handler, "_".join("stream" if streaming else "unary" for streaming in sides))
         bounded = self._all if handler.request_streaming else self._one
-        make = grpc.stream_stream_rpc_method_handler
-        if not handler.response_streaming:
-            make = grpc.stream_unary_rpc_method_handler
-        return make(
-            bounded(handler_call_details.method, behaviour),
-            request_deserializer=handler.request_deserializer,
-            response_serializer=handler.response_serializer,
+        return with_behaviour(
+            handler,
+            bounded(handler_call_details.method, getattr(handler, kind)),
+            kind="stream_stream" if handler.response_streaming else "stream_unary",
         )
 
     def _one(self, method: str, behaviour: Callable[..., Any]) -> Callable[..., Any]:

@@ -8,9 +8,9 @@ from typing import Any
 
 from trocar.runtime.errors import TrocarError
 
-_FATAL_ONLY = 4
+FATAL_ONLY = 4
 # No CUDA graph is captured or replayed in a run.
-NO_GRAPH = ("gpu_graph_id", "-1")
+GRAPH_ID, NO_GRAPH = "gpu_graph_id", "-1"
 _HERE = threading.local()
 
 
@@ -55,9 +55,9 @@ class Interrupt:
         import onnxruntime
 
         options = onnxruntime.RunOptions()
-        options.log_severity_level = _FATAL_ONLY
+        options.log_severity_level = FATAL_ONLY
         # Said, because ONNX Runtime takes 35 us to find out that it is not: it throws, and catches.
-        options.add_run_config_entry(*NO_GRAPH)
+        options.add_run_config_entry(GRAPH_ID, NO_GRAPH)
         self._options = options
         # Looked at after the options are there: whoever ends this meanwhile finds one or the other.
         if self.why is not None:

@@ -22,7 +22,7 @@ from trocar.runtime.session.base import (
     check_feeds,
     element_type,
 )
-from trocar.runtime.session.interrupt import Interrupt, current
+from trocar.runtime.session.interrupt import FATAL_ONLY, GRAPH_ID, NO_GRAPH, Interrupt, current
 from trocar.runtime.session.memory import memory_of
 
 CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
@@ -45,9 +45,6 @@ DTYPES = {
 MAX_MODEL_BYTES = 1 << 30
 # As ONNX numbers it; NumPy has no type by which it could be named.
 _BFLOAT16 = 16
-_FATAL_ONLY = 4
-_GRAPH_ID = "gpu_graph_id"
-_NO_GRAPH = "-1"
 
 
 class OrtSession:
@@ -69,7 +66,7 @@ class OrtSession:
         self._has_bfloat16 = "bfloat16" in dtypes
         # A captured graph is a binding's own: its shapes and addresses are fixed.
         self._graph_ids: Iterator[int] | None = itertools.count(1) if cuda_graph else None
-        self._plain = _run_options(_NO_GRAPH) if cuda_graph else None
+        self._plain = _run_options(NO_GRAPH) if cuda_graph else None
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Run the graph once; see `Session.run`.
@@ -219,7 +216,7 @@ def _open_on_gpu(
 ) -> tuple[OrtSession | None, str]:
     """Open on TensorRT, else on CUDA; in `why`, or beside None, why not on the better one."""
     # A provider that fails to load logs several coloured lines; `device.why` says it in one.
-    onnxruntime.set_default_logger_severity(_FATAL_ONLY)
+    onnxruntime.set_default_logger_severity(FATAL_ONLY)
     onnxruntime.preload_dlls()
     built = onnxruntime.get_available_providers()
     if TENSORRT not in built:
@@ -285,7 +282,7 @@ def _open(onnxruntime: Any, data: bytes, name: str, threads: int, providers: lis
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-    options.log_severity_level = _FATAL_ONLY
+    options.log_severity_level = FATAL_ONLY
     # Threads that spin while they wait were no faster alone, slower on a busy machine, and take the cores
     # that the work after the network needs.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -301,7 +298,7 @@ def _run_options(graph_id: str) -> Any:
     import onnxruntime
 
     options = onnxruntime.RunOptions()
-    options.add_run_config_entry(_GRAPH_ID, graph_id)
+    options.add_run_config_entry(GRAPH_ID, graph_id)
     return options
 
 
