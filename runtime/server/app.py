@@ -69,7 +69,7 @@ class Server:
         self.telemetry.collect(DeviceMemory().read)
         threads = scheduler.max_held + SPARE_THREADS + READING + health.MAX_WATCHERS
         self._reading = Reading(unary=not known())
-        self._pool = Pollers(threads, in_place=limits.max_running, short=SHORT, reading=self._reading)
+        self._pool = Pollers(threads, short=SHORT, reading=self._reading)
         auth = Auth(Tokens(Path(limits.auth.tokens), set(services))) if limits.auth.tokens else None
         guard = Guard(self._gate, self.telemetry)
         self._server = grpc.server(

@@ -3,8 +3,9 @@
 grpcio's own server has one thread that takes events and hands each call to a pool, whose thread asks for the
 message, sleeps until the first thread has taken it, computes, and answers: four times a thread wakes another,
 each time for tens of microseconds. Here the message of a unary call is asked for at once, a call takes a
-thread only when its message is there, and a short method runs in the thread that took it, while another takes
-the next event. Clients that open calls and send nothing hold no threads.
+thread only when its message is there, and a short method runs in the thread that took it. Should that take
+longer than a moment, a second thread stands in for it and takes events until it is done: two that took them
+all the time would wake each other with each one. Clients that open calls and send nothing hold no threads.
 
 This reaches into `grpc._server`. Where that is not as it is known here, grpcio's own arrangement serves.
 """
@@ -23,6 +24,7 @@ import grpc
 from grpc import _server
 from grpc._cython import cygrpc  # type: ignore[attr-defined]
 
+from trocar.runtime.server import alarm
 from trocar.runtime.server.reading import Reading
 
 LOG = logging.getLogger("trocar.server")
@@ -35,75 +37,84 @@ _PARAMETERS = {
     "_is_rpc_state_active": "state",
     "_process_event_and_continue": "state event",
 }
-# How long a thread that waits for events goes without a look at whether the server stopped.
+# How long events wait while the thread that takes them runs a method; and how long its stand-in waits for one
+# before it looks whether it is still needed.
+PATIENCE_S, _TURN_S = 0.001, 0.005
+# How long the stand-in goes without a look at whether the server stopped.
 _LOOK_S = 1.0
 
 
 def known() -> bool:
-    """Whether this grpcio is inside as it is known here."""
+    """Whether this grpcio is inside as it is known here, and this system has what it takes."""
     try:
         return all(
             " ".join(inspect.signature(getattr(_server, name)).parameters) == parameters
             for name, parameters in _PARAMETERS.items()
-        ) and all((_server._RECEIVE_MESSAGE_TOKEN, _server._ServerStage.STOPPED, _server._CANCELLED))
+        ) and all(
+            (alarm.exist(), _server._RECEIVE_MESSAGE_TOKEN, _server._ServerStage.STOPPED, _server._CANCELLED)
+        )
     except (AttributeError, TypeError, ValueError):
         return False
 
 
 class Pollers(futures.ThreadPoolExecutor):
-    """The pool of a `grpc.server`, and more threads to take its events.
+    """The pool of a `grpc.server`, and a stand-in for the thread that takes its events.
 
     Parameters
     ----------
     threads : of the pool, for all that is not answered where it was taken.
-    in_place : requests answered at once by the threads that took them; there is one thread more.
-    short : methods that are, by their full names.
+    short : methods that are, one request at a time, by their full names.
     reading : told of unary calls whose message has not come.
     """
 
-    def __init__(self, threads: int, *, in_place: int, short: Collection[str], reading: Reading) -> None:
+    def __init__(self, threads: int, *, short: Collection[str], reading: Reading) -> None:
         super().__init__(threads, thread_name_prefix="rpc")
-        self._in_place = in_place
         self._short = frozenset(short)
         self.reading = reading
-        self._lock = threading.Lock()
-        self._running = 0
-        self._known = known()
-        if not self._known:
+        # Held by the thread that runs a method where it took the request.
+        self._place = threading.Lock()
+        self._alarm = alarm.Alarm(PATIENCE_S) if known() else None
+        if self._alarm is None:
             LOG.warning("grpcio %s is not known inside: requests take the longer way", grpc.__version__)
 
     def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         """Take a call from gRPC; `function` runs in the call's context."""
-        if self._known and args and args[0] is _server._unary_response_in_pool:
+        if self._alarm is not None and args and args[0] is _server._unary_response_in_pool:
             _, event, state, behaviour, thunk, deserialise, serialise = args
             if getattr(thunk, "__name__", "") == "unary_request":
                 return _Call(self, function, event, state, behaviour, deserialise, serialise).begin()
         return super().submit(function, *args, **kwargs)
 
     def start(self, server: grpc.Server) -> None:
-        """Let more threads take events of a server that has started."""
-        if not self._known:
-            return
-        state = server._state  # type: ignore[attr-defined]
-        for number in range(self._in_place):
-            threading.Thread(target=_take_events, args=(state,), daemon=True, name=f"events-{number}").start()
+        """Let a server that has started have its stand-in."""
+        if self._alarm is not None:
+            state = server._state  # type: ignore[attr-defined]
+            threading.Thread(target=self._stand_in, args=(state,), daemon=True, name="stand-in").start()
 
     def run(self, call: _Call, method: str) -> None:
-        """Run a call whose message is there: here, or in the pool where too many run so."""
-        with self._lock:
-            here = method in self._short and self._running < self._in_place
-            self._running += here
-        if not here:
+        """Run a call whose message is there: here, or in the pool where another runs so."""
+        assert self._alarm is not None
+        if method in self._short and self._place.acquire(blocking=False):
+            self._alarm.set()
             try:
-                super().submit(call.run)
-            except RuntimeError:  # the pool is shut down
-                call.cancel()
+                call.run()
+            finally:
+                self._alarm.clear()
+                self._place.release()
             return
         try:
-            call.run()
-        finally:
-            with self._lock:
-                self._running -= 1
+            super().submit(call.run)
+        except RuntimeError:  # the pool is shut down
+            call.cancel()
+
+    def _stand_in(self, state: Any) -> None:
+        """Do what the server's own thread does, while that runs a method for too long."""
+        assert self._alarm is not None
+        while state.stage is not _server._ServerStage.STOPPED:
+            if self._alarm.wait(_LOOK_S):
+                while self._place.locked():
+                    if not _take_event(state):
+                        return
 
 
 class _Call:
@@ -202,12 +213,8 @@ class _Call:
             callback(self)
 
 
-def _take_events(state: Any) -> None:
-    """Do what the server's own thread does, beside it."""
-    while state.stage is not _server._ServerStage.STOPPED:
-        event = state.completion_queue.poll(time.time() + _LOOK_S)
-        timed_out = event.completion_type == cygrpc.CompletionType.queue_timeout
-        if not timed_out and not _server._process_event_and_continue(state, event):
-            return
-        # Before the next wait: it may be the last that holds its call.
-        del event
+def _take_event(state: Any) -> bool:
+    """Take an event, if one comes; False once there will be none."""
+    event = state.completion_queue.poll(time.time() + _TURN_S)
+    timed_out = event.completion_type == cygrpc.CompletionType.queue_timeout
+    return timed_out or _server._process_event_and_continue(state, event)

@@ -41,12 +41,12 @@ Start = Callable[..., tuple[Service, grpc.Channel, grpc.Server]]
 
 @pytest.fixture
 def start() -> Iterator[Start]:
-    """Start a server; `start(in_place=1)`."""
+    """Start a server."""
     ends: list[Callable[[], Any]] = []
 
-    def run(in_place: int = 1) -> tuple[Service, grpc.Channel, grpc.Server]:
+    def run() -> tuple[Service, grpc.Channel, grpc.Server]:
         service, waiting = Service(), Reading()
-        pool = Pollers(4, in_place=in_place, short=METHODS[:1], reading=waiting)
+        pool = Pollers(4, short=METHODS[:1], reading=waiting)
         server = grpc.server(pool, options=(("grpc.so_reuseport", 0),), maximum_concurrent_rpcs=8)
         handler = grpc.unary_unary_rpc_method_handler(service)
         methods = {"short": handler, "long": handler}
@@ -81,7 +81,7 @@ def test_a_short_method_runs_where_it_was_taken(start: Start) -> None:
 
 
 def test_events_are_taken_while_short_methods_take_long(start: Start) -> None:
-    service, channel, _ = start(in_place=2)
+    service, channel, _ = start()
     held = [_call(channel, b"hold") for _ in range(3)]
     for _ in held:
         assert service.inside.acquire(timeout=20)
@@ -89,6 +89,24 @@ def test_events_are_taken_while_short_methods_take_long(start: Start) -> None:
     held[0].cancel()
     service.go.set()
     assert {call.result() for call in held[1:]} == {b"active"}
+
+
+def test_a_stand_in_goes_when_it_is_not_needed(start: Start) -> None:
+    """One thread takes what comes, but for the time in which it runs a method."""
+    service, channel, _ = start()
+    leader = _call(channel, b"").result()
+    for _ in range(3):
+        held = _call(channel, b"hold")
+        assert service.inside.acquire(timeout=20)
+        assert _call(channel, b"").result().startswith(b"rpc")  # the place is taken
+        service.go.set()
+        assert held.result() == b"active"
+        service.go.clear()
+        deadline = time.monotonic() + 20
+        while (took := _call(channel, b"").result()) != leader:
+            assert took == b"stand-in"
+            assert time.monotonic() < deadline
+        assert [_call(channel, b"").result() for _ in range(20)] == 20 * [leader]
 
 
 def test_statuses_and_failures(start: Start) -> None:
@@ -170,6 +188,15 @@ def test_another_grpcio_serves_as_it_always_did(start: Start, monkeypatch: pytes
     _, channel, _ = start()
     for method in METHODS:
         assert _call(channel, b"", method).result().startswith(b"rpc")
+
+
+def test_without_timers_of_the_system_grpc_serves_by_itself(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pollers.alarm, "exist", lambda: False)
+    assert not pollers.known()
+    _, channel, _ = start()
+    assert _call(channel, b"").result().startswith(b"rpc")
 
 
 @pytest.mark.parametrize("name", list(pollers._PARAMETERS))
