@@ -1,4 +1,4 @@
-"""The C library's allocator, told to keep large buffers.
+"""The C library's allocator, told to keep large buffers, and to give back what a crowd has left.
 
 Left alone it asks the kernel for every buffer of a few megabytes anew and gives it back: each volume that
 comes or goes is then paid for in page faults, longer than the network takes.
@@ -7,6 +7,9 @@ comes or goes is then paid for in page faults, longer than the network takes.
 from __future__ import annotations
 
 import ctypes
+import mmap
+import threading
+from collections.abc import Callable
 
 # mallopt's parameters and values, from malloc.h: buffers up to 32 MiB, the most that it takes, come from a
 # heap, of which 128 MiB may stay free, and all threads share that heap.
@@ -25,3 +28,47 @@ def keep_large_buffers() -> bool:
         return False
     taken = [mallopt(parameter, value) == 1 for parameter, value in SETTINGS]
     return all(taken)
+
+
+# What the volumes of one client leave is kept for the next. Growth beyond that is left by many at once, and
+# given back once nothing came for so long.
+_MUCH_BYTES, QUIET_S = 56 << 20, 0.25
+
+
+class Leftovers:
+    """Gives memory back to the system while a server is quiet.
+
+    Parameters
+    ----------
+    requests : how many came so far, and how many of them are not answered.
+    quiet_s : for how long none may have come.
+    """
+
+    def __init__(self, requests: Callable[[], tuple[int, int]], *, quiet_s: float = QUIET_S) -> None:
+        self._requests, self._quiet_s = requests, quiet_s
+        self._closed = threading.Event()
+
+    def start(self) -> None:
+        """Begin to look."""
+        library = ctypes.CDLL(None)
+        if hasattr(library, "malloc_trim"):  # glibc
+            library.malloc_trim.argtypes = (ctypes.c_size_t,)
+            threading.Thread(target=self._look, args=(library,), name="leftovers", daemon=True).start()
+
+    def close(self) -> None:
+        """Look no more."""
+        self._closed.set()
+
+    def _look(self, library: ctypes.CDLL) -> None:
+        before, lean_bytes = -1, _resident_bytes()
+        while not self._closed.wait(self._quiet_s):
+            came, in_flight = self._requests()
+            if came == before and not in_flight and _resident_bytes() - lean_bytes > _MUCH_BYTES:
+                library.malloc_trim(0)
+                lean_bytes = _resident_bytes()
+            before = came
+
+
+def _resident_bytes() -> int:
+    with open("/proc/self/statm", encoding="ascii") as file:
+        return int(file.read().split()[1]) * mmap.PAGESIZE

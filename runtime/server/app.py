@@ -17,6 +17,7 @@ from trocar.runtime.errors import InvalidInput
 from trocar.runtime.repository.watch import Watch
 from trocar.runtime.server import health
 from trocar.runtime.server.address import Address, parse_address, prepare, release
+from trocar.runtime.server.allocator import Leftovers
 from trocar.runtime.server.auth import Auth
 from trocar.runtime.server.bounds import MAX_CALLS, channel_options
 from trocar.runtime.server.describe import Pools
@@ -78,6 +79,7 @@ class Server:
             options=channel_options(limits),
             maximum_concurrent_rpcs=MAX_CALLS,
         )
+        self._leftovers = Leftovers(lambda: self._gate.requests)
         self._on_drain: list[Callable[[], None]] = []
         self._watch = Watch(limits.watch_s)
         self.telemetry.collect(self._watch.families)
@@ -100,6 +102,7 @@ class Server:
         for name in (*self._names, health.OVERALL):
             self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
         self._watch.start()
+        self._leftovers.start()
 
     def drain(self) -> int:
         """Refuse new requests, finish those in flight, stop.
@@ -123,6 +126,7 @@ class Server:
         self._gate.wait_empty(CUT_GRACE_S)
         self.telemetry.close()
         self._reading.close()
+        self._leftovers.close()
         release(self.address)
         return cut
 

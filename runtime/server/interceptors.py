@@ -80,6 +80,7 @@ class Gate:
         self._open = True
         self._hurried = False
         self._in_flight = 0
+        self._came = 0
         self._refused_s = 0.0
         self._changed = threading.Condition()
 
@@ -88,6 +89,11 @@ class Gate:
         """Requests that entered and did not leave."""
         return self._in_flight
 
+    @property
+    def requests(self) -> tuple[int, int]:
+        """How many entered, and how many of them did not leave."""
+        return self._came, self._in_flight
+
     def enter(self) -> None:
         """Count one request in; `Unavailable` once the gate is closed."""
         with self._changed:
@@ -95,6 +101,7 @@ class Gate:
                 self._refused_s = time.monotonic()
                 raise Unavailable("the server is shutting down and takes no new requests")
             self._in_flight += 1
+            self._came += 1
 
     def leave(self) -> None:
         """Count it out."""
