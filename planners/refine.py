@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from trocar.planners.problem import SearchProblem
 from trocar.planners.types import Needle, require
 from trocar.runtime.device import DEVICES, kernel_device
+from trocar.runtime.errors import NO_MEMORY, OutOfMemory
 from trocar.runtime.kernels.anneal import Annealer
 
 # Temperatures in cost units (one is what a protocol calls a cost of 1): from where most moves pass to
@@ -200,7 +201,11 @@ def _run_on_cpu(
     if workers == 1:
         return [run(stream) for stream in range(count)]
     with ThreadPoolExecutor(workers, thread_name_prefix="anneal") as pool:
-        return list(pool.map(run, range(count)))
+        try:
+            chains = pool.map(run, range(count))
+        except RuntimeError as error:  # a thread more is not to be had
+            raise OutOfMemory(NO_MEMORY) from error
+        return list(chains)
 
 
 def _run_on_gpu(

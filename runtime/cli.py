@@ -7,6 +7,7 @@ traceback of a failure.
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import re
 import sys
@@ -54,6 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not sys.warnoptions:
         # Libraries warn about a file's oddities, with values from it: neither one line nor ours to print.
         warnings.simplefilter("ignore")
+    # That it cannot keep its list of fonts, where a disk is full, is not why the command failed.
+    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
     try:
         code = _dispatch(arguments)
         sys.stdout.flush()

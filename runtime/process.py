@@ -8,6 +8,8 @@ import socket
 import subprocess
 import sys
 
+from trocar.runtime.kernels import _native
+
 
 def start(
     module: str, kind: socket.SocketKind, *arguments: str
@@ -42,8 +44,10 @@ def begin(arguments: list[str]) -> socket.socket:
     """Return the worker's end, from its command line's arguments.
 
     Signals to the group, such as a terminal's Ctrl-C or a service manager's SIGTERM, are the other side's to
-    act on: it may want this process to finish its work first.
+    act on: it may want this process to finish its work first. One of its threads for which there is no memory
+    ends it.
     """
+    sys.unraisablehook = _native.end_without_memory
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     return socket.socket(fileno=int(arguments[0]))

@@ -9,7 +9,7 @@ from trocar.planners.problem import SearchProblem
 from trocar.planners.refine import Effort, refine
 from trocar.planners.rules import adjacent_pairs, forbidden_patterns, holes_of, tight_spacings_mm
 from trocar.runtime.device import Device
-from trocar.runtime.errors import DeviceError, InvalidInput
+from trocar.runtime.errors import DeviceError, InvalidInput, OutOfMemory
 from trocar.runtime.kernels import cuda
 
 
@@ -193,3 +193,12 @@ def test_a_gpu_works_in_slices_that_grow_and_stops(small_problem, stand_in, monk
     assert shares == sorted(shares)
     temperatures = [t for _, *pair in stand_in[0].slices for t in pair]
     assert temperatures == sorted(temperatures, reverse=True)
+
+
+def test_no_thread_more_is_said(small_problem, monkeypatch):
+    def none(*_):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr("threading.Thread.start", none)
+    with pytest.raises(OutOfMemory, match="expected memory enough"):
+        refine(small_problem, Effort(moves=1000, chains=2), seed=1)

@@ -16,6 +16,7 @@ void bind_preprocess(nb::module_& module);
 void bind_postprocess(nb::module_& module);
 void bind_overlay(nb::module_& module);
 void bind_pages(nb::module_& module);
+void bind_memory(nb::module_& module);
 
 // Of the clones that were built, the one that the loader chose here.
 const char* instruction_set() {
@@ -41,4 +42,5 @@ NB_MODULE(_native, module) {
   trocar::bind_postprocess(module);
   trocar::bind_overlay(module);
   trocar::bind_pages(module);
+  trocar::bind_memory(module);
 }
