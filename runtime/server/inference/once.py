@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 
@@ -24,11 +25,12 @@ _SNAPSHOT_DTYPES, _SNAPSHOT_BYTES = ("int32", "int64", "bool"), 1 << 16
 class Held:
     """The regions that a request uses: each the same one all through."""
 
+    # Memory of a GPU by what it is for. Where it is copied no session sees whether it overlaps.
+    _on_device: Mapping[str, DeviceView] = MappingProxyType({})
+
     def __init__(self, regions: Regions) -> None:
         self._regions = regions
         self._held: dict[str, Region] = {}
-        # Memory of a GPU by what it is for. Where it is copied no session sees whether it overlaps.
-        self._on_device: Mapping[str, DeviceView] = {}
 
     def region(self, name: str) -> Region:
         """Return a region by name."""

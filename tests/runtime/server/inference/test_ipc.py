@@ -23,6 +23,7 @@ from trocar.runtime.server.inference.overseer import Overseer
 from trocar.runtime.server.inference.posix import PosixRegion
 from trocar.runtime.server.inference.regions import Regions
 from trocar.runtime.server.scheduler import Scheduler
+from trocar.runtime.server.tokens import Token
 from trocar.runtime.session import cuda
 from trocar.runtime.session.base import Buffer, TensorSpec, check_bound
 from trocar.runtime.session.fake import FakeSession
@@ -164,6 +165,27 @@ def test_one_name_is_one_region_of_either_kind(client: Any, tmp_path: Path) -> N
         both.status(PosixRegion, "s")
     with pytest.raises(InvalidInput, match="expected a registered region of r, s, got 'q'"):
         both.get("q")
+
+
+@pytest.mark.usefixtures("driver")
+def test_each_token_has_its_own_names(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    table, handles = Regions(), {name: client.allocate(SIZE)[1] for name in ("one", "other")}
+
+    def speak(name: str) -> None:
+        monkeypatch.setattr(regions, "caller", lambda: Token(name, "", frozenset()))
+
+    for name, handle in handles.items():
+        speak(name)
+        assert table.status(CudaRegion) == []
+        table.register_cuda("r", handle, 0, SIZE)
+    theirs = table.get("r")
+    speak("one")
+    assert table.get("r") is not theirs
+    table.unregister(CudaRegion)
+    with pytest.raises(InvalidInput, match="expected a registered region of none, got 'r'"):
+        table.get("r")
+    speak("other")
+    assert table.get("r") is theirs
 
 
 @pytest.mark.parametrize("size", [0, 1, 63, 65, 88, 1 << 16])
