@@ -125,6 +125,7 @@ def test_memory_of_another_process(
     exporter.write(address, bytes(range(256)) * 32)
     monkeypatch.setattr(cuda, "LIBRARY", str(stand_in_driver))
     driver = Driver()
+    driver.use(0)  # whatever this thread had
     with driver.within(driver.retain(driver.gpu())):
         here = driver.open_ipc(handle)
         assert driver.open_ipc(handle) == here
