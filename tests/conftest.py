@@ -176,7 +176,7 @@ def stand_in_driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if compiler is None:
         pytest.skip("no C++ compiler for the stand-in of the CUDA driver")
     library = tmp_path_factory.mktemp("driver") / "libcuda.so.1"
-    flags = ["-std=c++17", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-o", library]
+    flags = ["-std=c++17", "-Wall", "-Wextra", "-shared", "-fPIC", "-o", library]
     subprocess.run([compiler, *flags, STANDIN / "libcuda.cpp"], check=True)
     return library
 
