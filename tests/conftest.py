@@ -1,11 +1,14 @@
+import base64
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -54,7 +57,9 @@ def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[
     """Start `trocar serve`: `start_server(listen="unix:...", config="[server]...")`."""
     started: list[ServerProcess] = []
 
-    def start(listen: str = "127.0.0.1:0", config: str = "") -> ServerProcess:
+    def start(
+        listen: str = "127.0.0.1:0", config: str = "", environment: Mapping[str, str] | None = None
+    ) -> ServerProcess:
         folder = tmp_path_factory.mktemp("server")
         if "[services.planning]" not in config:
             # By default plans wait for whatever else wants the machine, which here may be anything.
@@ -67,6 +72,7 @@ def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[
                 stdout=subprocess.PIPE,
                 stderr=stderr,
                 text=True,
+                env={**os.environ, **(environment or {})},
             )
         assert process.stdout is not None
         line = process.stdout.readline()
@@ -158,3 +164,79 @@ def inference_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def inference_server(start_server: Callable[..., ServerProcess], inference_repository: Path) -> ServerProcess:
     """One server of those models alone, that many tests share."""
     return start_server(config=f'[server]\nservices = "inference"\nrepository = "{inference_repository}"\n')
+
+
+STANDIN = Path(__file__).parent / "standin"
+
+
+@pytest.fixture(scope="session")
+def stand_in_driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A stand-in for libcuda.so.1, in a folder for LD_LIBRARY_PATH."""
+    compiler = shutil.which("c++")
+    if compiler is None:
+        pytest.skip("no C++ compiler for the stand-in of the CUDA driver")
+    library = tmp_path_factory.mktemp("driver") / "libcuda.so.1"
+    flags = ["-std=c++17", "-Wall", "-Wextra", "-shared", "-fPIC", "-o", library]
+    subprocess.run([compiler, *flags, STANDIN / "libcuda.cpp"], check=True)
+    return library
+
+
+class Exporter:
+    """Another process with memory of a GPU."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, STANDIN / "exporter.py"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **environment},
+        )
+
+    def _ask(self, name: str, *arguments: Any) -> dict[str, Any]:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps([name, arguments]) + "\n")
+        self._process.stdin.flush()
+        answer: dict[str, Any] = json.loads(self._process.stdout.readline())
+        return answer
+
+    def allocate(self, size: int) -> tuple[int, bytes]:
+        """Return the address of new memory there, and its handle."""
+        answer = self._ask("allocate", size)
+        assert answer["code"] == 0
+        return answer["address"], base64.b64decode(answer["handle"])
+
+    def write(self, address: int, data: bytes) -> None:
+        """Put bytes there."""
+        self._ask("write", address, base64.b64encode(data).decode())
+
+    def read(self, address: int, size: int) -> bytes:
+        """Return bytes from there."""
+        return base64.b64decode(self._ask("read", address, size)["data"])
+
+    def free(self, address: int) -> None:
+        """Give memory back."""
+        self._ask("free", address)
+
+    def close(self) -> None:
+        """End the process."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.close()
+        self._process.wait(20)
+        self._process.stdout.close()
+
+
+@pytest.fixture
+def start_exporter() -> Iterator[Callable[..., Exporter]]:
+    """Start a process that lends memory of a GPU: `start_exporter({"LD_LIBRARY_PATH": "..."})`."""
+    started: list[Exporter] = []
+
+    def start(environment: Mapping[str, str]) -> Exporter:
+        started.append(Exporter(environment))
+        return started[-1]
+
+    yield start
+    for exporter in started:
+        exporter.close()

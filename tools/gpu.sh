@@ -1,5 +1,6 @@
 #!/bin/sh
-# What needs a GPU, in one command: parity of the kernels, compute-sanitizer, bandwidth and moves per second.
+# What needs a GPU, in one command: parity of the kernels, shared memory, compute-sanitizer, bandwidth and moves
+# per second.
 # $1 is the Python that has the wheel and the test tools; results go to the folder $2.
 set -eu
 python=$1 results=$2
@@ -11,6 +12,9 @@ mkdir -p "$results"
 
 echo "==> parity: the kernels' tests on the GPU"
 "$python" -m pytest tests/runtime/kernels -k cuda -rs
+
+echo "==> shared memory: another process lends the server memory of the GPU"
+"$python" -m pytest tests/integration/test_cuda_shared_memory.py -k gpu -rs
 
 checker=$(command -v compute-sanitizer || ls /usr/local/cuda*/bin/compute-sanitizer 2>/dev/null | tail -1 || true)
 if [ -n "$checker" ]; then

@@ -1020,7 +1020,7 @@ global___RepositoryModelUnloadResponse = RepositoryModelUnloadResponse
 
 @typing.final
 class SystemSharedMemoryStatusRequest(google.protobuf.message.Message):
-    """An empty name: every region."""
+    """An empty name: every region of POSIX shared memory."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -1128,7 +1128,7 @@ global___SystemSharedMemoryRegisterResponse = SystemSharedMemoryRegisterResponse
 
 @typing.final
 class SystemSharedMemoryUnregisterRequest(google.protobuf.message.Message):
-    """An empty name: every region."""
+    """An empty name: every region of POSIX shared memory."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -1152,3 +1152,133 @@ class SystemSharedMemoryUnregisterResponse(google.protobuf.message.Message):
     ) -> None: ...
 
 global___SystemSharedMemoryUnregisterResponse = SystemSharedMemoryUnregisterResponse
+
+@typing.final
+class CudaSharedMemoryStatusRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["name", b"name"]) -> None: ...
+
+global___CudaSharedMemoryStatusRequest = CudaSharedMemoryStatusRequest
+
+@typing.final
+class CudaSharedMemoryStatusResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    @typing.final
+    class RegionStatus(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        NAME_FIELD_NUMBER: builtins.int
+        DEVICE_ID_FIELD_NUMBER: builtins.int
+        BYTE_SIZE_FIELD_NUMBER: builtins.int
+        name: builtins.str
+        device_id: builtins.int
+        byte_size: builtins.int
+        def __init__(
+            self,
+            *,
+            name: builtins.str = ...,
+            device_id: builtins.int = ...,
+            byte_size: builtins.int = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["byte_size", b"byte_size", "device_id", b"device_id", "name", b"name"]) -> None: ...
+
+    @typing.final
+    class RegionsEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        @property
+        def value(self) -> global___CudaSharedMemoryStatusResponse.RegionStatus: ...
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: global___CudaSharedMemoryStatusResponse.RegionStatus | None = ...,
+        ) -> None: ...
+        def HasField(self, field_name: typing.Literal["value", b"value"]) -> builtins.bool: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+
+    REGIONS_FIELD_NUMBER: builtins.int
+    @property
+    def regions(self) -> google.protobuf.internal.containers.MessageMap[builtins.str, global___CudaSharedMemoryStatusResponse.RegionStatus]: ...
+    def __init__(
+        self,
+        *,
+        regions: collections.abc.Mapping[builtins.str, global___CudaSharedMemoryStatusResponse.RegionStatus] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["regions", b"regions"]) -> None: ...
+
+global___CudaSharedMemoryStatusResponse = CudaSharedMemoryStatusResponse
+
+@typing.final
+class CudaSharedMemoryRegisterRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    RAW_HANDLE_FIELD_NUMBER: builtins.int
+    DEVICE_ID_FIELD_NUMBER: builtins.int
+    BYTE_SIZE_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    raw_handle: builtins.bytes
+    """The 64 bytes of a cudaIpcMemHandle_t."""
+    device_id: builtins.int
+    byte_size: builtins.int
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        raw_handle: builtins.bytes = ...,
+        device_id: builtins.int = ...,
+        byte_size: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["byte_size", b"byte_size", "device_id", b"device_id", "name", b"name", "raw_handle", b"raw_handle"]) -> None: ...
+
+global___CudaSharedMemoryRegisterRequest = CudaSharedMemoryRegisterRequest
+
+@typing.final
+class CudaSharedMemoryRegisterResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+global___CudaSharedMemoryRegisterResponse = CudaSharedMemoryRegisterResponse
+
+@typing.final
+class CudaSharedMemoryUnregisterRequest(google.protobuf.message.Message):
+    """An empty name: every region of a GPU's memory."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["name", b"name"]) -> None: ...
+
+global___CudaSharedMemoryUnregisterRequest = CudaSharedMemoryUnregisterRequest
+
+@typing.final
+class CudaSharedMemoryUnregisterResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+global___CudaSharedMemoryUnregisterResponse = CudaSharedMemoryUnregisterResponse

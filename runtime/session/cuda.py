@@ -6,6 +6,8 @@ Only what a session needs; no toolkit and no package has to be installed for it,
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +18,17 @@ _NAME_BYTES = 256
 # CUdevice_attribute COMPUTE_CAPABILITY_MAJOR and _MINOR; CU_STREAM_NON_BLOCKING: no waiting for the default
 # stream, which is everybody's. CU_MEMHOSTALLOC_PORTABLE: pinned for every context.
 _MAJOR, _MINOR, _NON_BLOCKING, _PORTABLE = 75, 76, 1, 1
+# CU_IPC_HANDLE_SIZE; CU_IPC_MEM_LAZY_ENABLE_PEER_ACCESS, the one flag that there is for opening.
+IPC_HANDLE_BYTES, _PEER_ACCESS = 64, 1
 _int, _pointer, _size, _address = ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_uint64
+
+
+class _IpcHandle(ctypes.Structure):
+    """CUipcMemHandle, which is passed by value."""
+
+    _fields_ = (("reserved", ctypes.c_ubyte * IPC_HANDLE_BYTES),)
+
+
 # Addresses and handles have 64 bits, which ctypes would cut to 32 where it is not told.
 _SIGNATURES: dict[str, tuple[Any, ...]] = {
     "cuInit": (ctypes.c_uint,),
@@ -27,11 +39,17 @@ _SIGNATURES: dict[str, tuple[Any, ...]] = {
     "cuDevicePrimaryCtxGetState": (_int, _pointer, _pointer),
     "cuDevicePrimaryCtxRetain": (_pointer, _int),
     "cuCtxSetCurrent": (_pointer,),
+    "cuCtxPushCurrent_v2": (_pointer,),
+    "cuCtxPopCurrent_v2": (_pointer,),
+    "cuCtxSynchronize": (),
     "cuMemGetInfo_v2": (_pointer, _pointer),
     "cuMemAlloc_v2": (_pointer, _size),
     "cuMemHostAlloc": (_pointer, _size, ctypes.c_uint),
     "cuMemFreeHost": (_pointer,),
     "cuMemFree_v2": (_address,),
+    "cuMemGetAddressRange_v2": (_pointer, _pointer, _address),
+    "cuIpcOpenMemHandle_v2": (_pointer, _IpcHandle, ctypes.c_uint),
+    "cuIpcCloseMemHandle": (_address,),
     "cuMemcpyHtoDAsync_v2": (_address, _pointer, _size, _pointer),
     "cuMemcpyDtoHAsync_v2": (_pointer, _address, _size, _pointer),
     "cuStreamCreate": (_pointer, ctypes.c_uint),
@@ -68,6 +86,12 @@ class Driver:
             raise DeviceError(f"{LIBRARY} is not there") from error
         self._call("cuInit", 0)
 
+    def count(self) -> int:
+        """Return how many GPUs there are."""
+        count = _int()
+        self._call("cuDeviceGetCount", ctypes.byref(count))
+        return int(count.value)
+
     def gpu(self, number: int = 0) -> Gpu:
         """Return a GPU.
 
@@ -76,11 +100,11 @@ class Driver:
         DeviceError
             There are not so many.
         """
-        count, handle, major, minor = _int(), _int(), _int(), _int()
+        handle, major, minor = _int(), _int(), _int()
         name = ctypes.create_string_buffer(_NAME_BYTES)
-        self._call("cuDeviceGetCount", ctypes.byref(count))
-        if not 0 <= number < count.value:
-            raise DeviceError(f"expected GPU {number}, the driver knows {count.value or 'no device'}")
+        count = self.count()
+        if not 0 <= number < count:
+            raise DeviceError(f"expected GPU {number}, the driver knows {count or 'no device'}")
         self._call("cuDeviceGet", ctypes.byref(handle), number)
         self._call("cuDeviceGetName", name, _NAME_BYTES, handle)
         self._call("cuDeviceGetAttribute", ctypes.byref(major), _MAJOR, handle)
@@ -111,6 +135,15 @@ class Driver:
         """Make a context this thread's."""
         self._call("cuCtxSetCurrent", context)
 
+    @contextmanager
+    def within(self, context: int) -> Iterator[None]:
+        """Make a context this thread's for the body of a `with`; then it has again what it had."""
+        self._call("cuCtxPushCurrent_v2", context)
+        try:
+            yield
+        finally:
+            self._call("cuCtxPopCurrent_v2", ctypes.byref(_pointer()))
+
     def allocate(self, size_bytes: int) -> int:
         """Return the address of new device memory."""
         address = _address()
@@ -139,6 +172,24 @@ class Driver:
         """Copy to host memory, in a stream's order."""
         self._call("cuMemcpyDtoHAsync_v2", host, address, size_bytes, stream)
 
+    def open_ipc(self, handle: bytes) -> int:
+        """Return the address, in this thread's context, of memory that another process exported."""
+        address = _address()
+        self._call(
+            "cuIpcOpenMemHandle_v2", ctypes.byref(address), _IpcHandle.from_buffer_copy(handle), _PEER_ACCESS
+        )
+        return int(address.value)
+
+    def close_ipc(self, address: int) -> None:
+        """Give back what `open_ipc` returned; as often as that opened it."""
+        self._call("cuIpcCloseMemHandle", address)
+
+    def allocation(self, address: int) -> tuple[int, int]:
+        """Return where the device memory that an address lies in begins, and its bytes."""
+        base, size = _address(), _size()
+        self._call("cuMemGetAddressRange_v2", ctypes.byref(base), ctypes.byref(size), address)
+        return int(base.value), int(size.value)
+
     def create_stream(self) -> int:
         """Return a new stream that does not wait for the default one."""
         stream = _pointer()
@@ -152,6 +203,10 @@ class Driver:
     def synchronise(self, stream: int) -> None:
         """Wait until all that was given to a stream is done."""
         self._call("cuStreamSynchronize", stream)
+
+    def synchronise_all(self) -> None:
+        """Wait until all that was given to this thread's context is done."""
+        self._call("cuCtxSynchronize")
 
     def _call(self, function: str, *arguments: Any) -> None:
         native = getattr(self._library, function)

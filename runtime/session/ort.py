@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import io
 import itertools
 import os
 from collections.abc import Iterator, Mapping
@@ -217,7 +219,8 @@ def _open_on_gpu(
     """Open on TensorRT, else on CUDA; in `why`, or beside None, why not on the better one."""
     # A provider that fails to load logs several coloured lines; `device.why` says it in one.
     onnxruntime.set_default_logger_severity(FATAL_ONLY)
-    onnxruntime.preload_dlls()
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does not find
+        onnxruntime.preload_dlls()
     built = onnxruntime.get_available_providers()
     if TENSORRT not in built:
         missing: str | None = "ONNX Runtime was built without it"

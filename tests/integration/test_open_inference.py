@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from trocar.runtime.session.cuda import Gpu, find_gpu
+
 triton = pytest.importorskip(
     "tritonclient.grpc", reason="tritonclient is not installed", exc_type=ImportError
 )
@@ -666,17 +668,25 @@ def test_memory_that_shrinks_costs_its_request_alone(client: Any, inference_serv
 
 
 def test_what_is_unsupported_says_so_by_name(client: Any) -> None:
-    calls = {
-        "CudaSharedMemoryStatus": client.get_cuda_shared_memory_status,
-        "CudaSharedMemoryRegister": lambda: client.register_cuda_shared_memory("x", b"aGFuZGxl", 0, 16),
-        "CudaSharedMemoryUnregister": lambda: client.unregister_cuda_shared_memory("x"),
-        "TraceSetting": client.get_trace_settings,
-        "LogSettings": client.get_log_settings,
-    }
+    calls = {"TraceSetting": client.get_trace_settings, "LogSettings": client.get_log_settings}
     for name, call in calls.items():
         assert _refused(call) == ("UNIMPLEMENTED", f"{name} is not supported by this server")
     assert _refused(lambda: client.update_trace_settings(settings={}))[0] == "UNIMPLEMENTED"
     assert _refused(lambda: client.update_log_settings({}))[0] == "UNIMPLEMENTED"
+
+
+def test_without_a_gpu_its_memory_is_unsupported(client: Any) -> None:
+    why = find_gpu()
+    if isinstance(why, Gpu):
+        pytest.skip(f"there is a GPU: {why.name}")
+    calls = {
+        "CudaSharedMemoryStatus": client.get_cuda_shared_memory_status,
+        "CudaSharedMemoryRegister": lambda: client.register_cuda_shared_memory("x", b"aGFuZGxl", 0, 16),
+        "CudaSharedMemoryUnregister": lambda: client.unregister_cuda_shared_memory("x"),
+    }
+    for name, call in calls.items():
+        assert _refused(call) == ("UNIMPLEMENTED", f"{name} needs a GPU; {why}")
+    assert "cuda_shared_memory" not in client.get_server_metadata().extensions
 
 
 def test_reflection_describes_it(start_server: Any) -> None:

@@ -239,7 +239,7 @@ def test_shared_memory_of_each_token_apart(
     assert (len(status(left)), len(status(right))) == (1, 0)
     assert _code(
         lambda: _infer(right, "SystemSharedMemoryStatus", pb.SystemSharedMemoryStatusRequest(name="mine"))
-    ) == ("INVALID_ARGUMENT", "expected a registered region of none, got 'mine'")
+    ) == ("INVALID_ARGUMENT", "expected a region in POSIX shared memory, of none, got 'mine'")
 
 
 def test_a_certificate_of_another_authority(secure: Any) -> None:

@@ -9,9 +9,12 @@ from trocar.inference_v2 import open_inference_pb2 as pb
 from trocar.runtime.errors import InvalidInput, ModelNotFound, Unavailable
 from trocar.runtime.repository.manifest import MODEL_NAME
 from trocar.runtime.server.inference.datatypes import Wire
+from trocar.runtime.server.inference.ipc import CudaRegion
 from trocar.runtime.server.inference.models import Duration, Loaded, Models
+from trocar.runtime.server.inference.posix import PosixRegion
 from trocar.runtime.server.inference.regions import Regions
 from trocar.runtime.session.base import TensorSpec
+from trocar.runtime.session.cuda import Gpu, find_gpu
 from trocar.runtime.versions import installed
 
 EXTENSIONS = ("model_repository", "model_configuration", "statistics", "system_shared_memory")
@@ -44,16 +47,25 @@ def methods(models: Models, regions: Regions, forget: Callable[[], None]) -> dic
         regions.register(request.name, request.key, request.offset, request.byte_size)
         return pb.SystemSharedMemoryRegisterResponse()
 
+    def register_cuda(request: Any) -> Any:
+        regions.register_cuda(request.name, request.raw_handle, request.device_id, request.byte_size)
+        return pb.CudaSharedMemoryRegisterResponse()
+
     def unregister(request: Any) -> Any:
-        regions.unregister(request.name)
+        regions.unregister(PosixRegion, request.name)
         forget()
         return pb.SystemSharedMemoryUnregisterResponse()
+
+    def unregister_cuda(request: Any) -> Any:
+        regions.unregister(CudaRegion, request.name)
+        forget()
+        return pb.CudaSharedMemoryUnregisterResponse()
 
     return {
         "ServerLive": lambda _: pb.ServerLiveResponse(live=True),
         "ServerReady": lambda _: pb.ServerReadyResponse(ready=models.ready()),
         "ServerMetadata": lambda _: pb.ServerMetadataResponse(
-            name="trocar", version=installed("trocar"), extensions=EXTENSIONS
+            name="trocar", version=installed("trocar"), extensions=_extensions()
         ),
         "ModelReady": lambda request: pb.ModelReadyResponse(ready=_is_ready(models, request)),
         "ModelMetadata": lambda request: _metadata(models.get(request.name, request.version)),
@@ -65,7 +77,14 @@ def methods(models: Models, regions: Regions, forget: Callable[[], None]) -> dic
         "SystemSharedMemoryStatus": lambda request: _regions(regions, request),
         "SystemSharedMemoryRegister": register,
         "SystemSharedMemoryUnregister": unregister,
+        "CudaSharedMemoryStatus": lambda request: _cuda_regions(regions, request),
+        "CudaSharedMemoryRegister": register_cuda,
+        "CudaSharedMemoryUnregister": unregister_cuda,
     }
+
+
+def _extensions() -> tuple[str, ...]:
+    return (*EXTENSIONS, "cuda_shared_memory") if isinstance(find_gpu(), Gpu) else EXTENSIONS
 
 
 def _is_ready(models: Models, request: Any) -> bool:
@@ -150,10 +169,18 @@ def _index(models: Models, request: Any) -> Any:
 
 def _regions(regions: Regions, request: Any) -> Any:
     reply = pb.SystemSharedMemoryStatusResponse()
-    for region in regions.status(request.name):
+    for region in regions.status(PosixRegion, request.name):
         shown = reply.regions[region.name]
         shown.name, shown.key = region.name, region.key
         shown.offset, shown.byte_size = region.offset, region.size_bytes
+    return reply
+
+
+def _cuda_regions(regions: Regions, request: Any) -> Any:
+    reply = pb.CudaSharedMemoryStatusResponse()
+    for region in regions.status(CudaRegion, request.name):
+        shown = reply.regions[region.name]
+        shown.name, shown.device_id, shown.byte_size = region.name, region.device_id, region.size_bytes
     return reply
 
 

@@ -195,10 +195,13 @@ class _Kept:
                 return None
             self._own_bytes += plan.own_bytes
         try:
-            return Bound(plan, plan.shapes, Held(regions))
+            bound = Bound(plan, plan.shapes, Held(regions))
         except InvalidInput:  # of its own it will do, or say why not
-            plan.shapes = None
+            plan.bindable, plan.shapes = False, None
             return None
+        with self._lock:  # what shared memory has copies of comes on top
+            self._own_bytes += bound.own_bytes - plan.own_bytes
+        return bound
 
     def _clear(self) -> None:
         self.plans, self._layouts, self._own_bytes = {}, {}, 0

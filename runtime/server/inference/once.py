@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 
 from trocar.runtime.errors import InvalidInput
 from trocar.runtime.server.inference import wire
+from trocar.runtime.server.inference.ipc import CudaRegion, DeviceView
 from trocar.runtime.server.inference.plan import Plan, Source, Target
+from trocar.runtime.server.inference.posix import PosixRegion
 from trocar.runtime.server.inference.regions import Region, Regions
+from trocar.runtime.server.inference.span import Span
 from trocar.runtime.server.inference.strings import read_strings, write_strings
 from trocar.runtime.session.base import Array, element_type
 
@@ -20,6 +24,9 @@ _SNAPSHOT_DTYPES, _SNAPSHOT_BYTES = ("int32", "int64", "bool"), 1 << 16
 
 class Held:
     """The regions that a request uses: each the same one all through."""
+
+    # Memory of a GPU by what it is for. Where it is copied no session sees whether it overlaps.
+    _on_device: Mapping[str, DeviceView] = MappingProxyType({})
 
     def __init__(self, regions: Regions) -> None:
         self._regions = regions
@@ -41,7 +48,16 @@ class Held:
         """Whether they are what is registered by their names."""
         return all(self._regions.find(name) is region for name, region in self._held.items())
 
-    def output(self, target: Target, shape: tuple[int, ...]) -> Array | None:
+    def input(self, source: Source) -> Array | DeviceView:
+        """Return an input's elements in shared memory, in place."""
+        assert source.span is not None
+        what = f"input {source.spec.name}"
+        view = self.region(source.span.region).view(source.span, source.spec.dtype, source.shape, what)
+        if isinstance(view, DeviceView):
+            self._on_device = {**self._on_device, what: view}
+        return view
+
+    def output(self, target: Target, shape: tuple[int, ...]) -> Array | DeviceView | None:
         """Return where an output lies in shared memory, if it does."""
         span = target.span
         if span is None:
@@ -54,7 +70,20 @@ class Held:
                 f"{list(shape)}, got {span.size_bytes}"
             )
         exact = type(span)(span.region, span.offset, size)
-        return self.region(span.region).view(exact, target.spec.dtype, shape, what)
+        view = self.region(span.region).view(exact, target.spec.dtype, shape, what)
+        if isinstance(view, DeviceView):
+            for other, held in self._on_device.items():
+                if other != what and view.overlaps(held):
+                    raise InvalidInput(f"{what}: expected memory of its own, got some of {other}")
+            self._on_device = {**self._on_device, what: view}
+        return view
+
+    def text(self, span: Span, what: str) -> Array:
+        """Return the bytes of text in shared memory, in place."""
+        region = self.region(span.region)
+        if isinstance(region, CudaRegion):
+            raise InvalidInput(f"{what}: expected BYTES in {PosixRegion.kind}, got {region.kind}")
+        return region.view(span, "uint8", (span.size_bytes,), what)
 
 
 class Once:
@@ -95,9 +124,11 @@ class Once:
         if dtype == "string":
             return self._strings(source, raw)
         if source.span is not None:
-            array = shared_input(source, self.held.region)
-            if wants_snapshot(source):
-                array = array.copy()
+            shared = self.held.input(source)
+            if isinstance(shared, DeviceView):
+                array = shared.download()
+            else:
+                array = shared.copy() if wants_snapshot(source) else shared
         else:
             view = next(raw)
             require_size(source, view)
@@ -111,20 +142,24 @@ class Once:
         what, span = f"input {source.spec.name}", source.span
         if span is None:
             return read_strings(next(raw), source.shape, what)
-        shared = self.held.region(span.region).view(span, "uint8", (span.size_bytes,), what)
-        return read_strings(shared.tobytes(), source.shape, what)
+        return read_strings(self.held.text(span, what).tobytes(), source.shape, what)
 
     def _run(self, feeds: dict[str, Array]) -> dict[str, Array]:
         plan, session = self._plan, self._plan.loaded.session
         if not plan.shared:
             return session.run(feeds)
         asked = {target.spec.name: target for target in plan.targets}
+        for target in plan.targets:
+            if target.spec.dtype == "string" and target.span is not None:
+                self.held.text(target.span, f"output {target.spec.name}")
         outputs: dict[str, Array] = {}
         for spec in session.outputs:
             shape = plan.output_shape(spec)
             if shape is None or spec.dtype == "string":
                 break
             array = self.held.output(asked.get(spec.name, Target(spec)), shape)
+            if isinstance(array, DeviceView):
+                continue
             outputs[spec.name] = np.empty(shape, element_type(spec.dtype)) if array is None else array
         if len(outputs) == len(session.outputs) and all(array.flags.aligned for array in outputs.values()):
             session.run_into(feeds, outputs)
@@ -134,8 +169,10 @@ class Once:
             value = values[target.spec.name]
             if target.spec.dtype == "string" and target.span is not None:
                 self._write_strings(target, write_strings(value))
-            elif (array := self.held.output(target, value.shape)) is not None:
-                np.copyto(array, value)
+            elif isinstance(place := self.held.output(target, value.shape), DeviceView):
+                place.upload(value)
+            elif place is not None:
+                np.copyto(place, value)
         return values
 
     def _write_strings(self, target: Target, data: bytes) -> None:
@@ -145,15 +182,8 @@ class Once:
             raise InvalidInput(
                 f"{what}: expected {len(data)} bytes of shared memory or more, got {span.size_bytes}"
             )
-        shared = self.held.region(span.region).view(span, "uint8", (span.size_bytes,), what)
+        shared = self.held.text(span, what)
         shared[: len(data)] = np.frombuffer(data, np.uint8)
-
-
-def shared_input(source: Source, region: Callable[[str], Region]) -> Array:
-    """Return an input's elements in shared memory, in place."""
-    assert source.span is not None
-    what = f"input {source.spec.name}"
-    return region(source.span.region).view(source.span, source.spec.dtype, source.shape, what)
 
 
 def wants_snapshot(source: Source) -> bool:

@@ -13,7 +13,7 @@ from trocar.inference_v2 import open_inference_pb2 as pb
 from trocar.runtime.errors import InvalidInput
 from trocar.runtime.server.inference.datatypes import CONTENTS, NAMES, require_tensor
 from trocar.runtime.server.inference.models import Loaded, Models
-from trocar.runtime.server.inference.regions import Span
+from trocar.runtime.server.inference.span import Span
 from trocar.runtime.server.inference.strings import texts
 from trocar.runtime.server.scheduler import Priority
 from trocar.runtime.session.base import Array, TensorSpec, element_type
@@ -57,6 +57,7 @@ class Plan:
     heads : encoded replies by the outputs' shapes.
     shapes : of every output of the session, once a run has shown that they follow from the inputs'.
     own_bytes : what a binding would hold beside shared memory, then.
+    bindable : whether a binding may be worth a try.
     idle : bindings that wait for a request.
     """
 
@@ -70,6 +71,7 @@ class Plan:
     heads: dict[tuple[tuple[int, ...], ...], bytes] = field(default_factory=dict)
     shapes: dict[str, tuple[int, ...]] | None = None
     own_bytes: int = 0
+    bindable: bool = True
     idle: list[Bound] = field(default_factory=list)
 
     @property
@@ -94,7 +96,7 @@ class Plan:
     def saw(self, shapes: dict[str, tuple[int, ...]]) -> None:
         """Take note of the outputs' shapes after a run: declared sizes may be wrong, or no sizes."""
         specs = self.loaded.session.outputs
-        if any(self.output_shape(spec) != shapes[spec.name] for spec in specs):
+        if not self.bindable or any(self.output_shape(spec) != shapes[spec.name] for spec in specs):
             return
         if any(spec.dtype == "string" for spec in (*self.loaded.session.inputs, *specs)):
             return

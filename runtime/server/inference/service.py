@@ -20,18 +20,15 @@ from trocar.runtime.server.inference.overseer import Overseer
 from trocar.runtime.server.inference.regions import Regions
 from trocar.runtime.server.interceptors import MAX_DETAILS
 from trocar.runtime.server.services import ServiceContext
+from trocar.runtime.session.cuda import Gpu, find_gpu
 
 SERVICE = "inference.GRPCInferenceService"
 # The wait in the queue is told by whoever keeps the queue.
 TRACED = tuple(name for name in STAGES if name != "queue")
 # What the protocol's clients may call and nothing here does.
-UNSUPPORTED = (
-    "CudaSharedMemoryStatus",
-    "CudaSharedMemoryRegister",
-    "CudaSharedMemoryUnregister",
-    "TraceSetting",
-    "LogSettings",
-)
+UNSUPPORTED = ("TraceSetting", "LogSettings")
+# Methods that need a GPU, and those that tell where memory lies.
+ON_GPU, OF_MEMORY = "CudaSharedMemory", "SharedMemoryRegister"
 # Each open stream holds one of the server's threads, of which health and refusals need some.
 MAX_STREAMS = 4
 # Any request but ModelInfer's: names and numbers.
@@ -47,8 +44,8 @@ class InferenceConfig:
     load_at_start : whether every model of the repository is loaded when the server starts.
     threads : of each model's session.
     run_limit_s : a run that takes longer is ended.
-    shared_memory : whether clients may register POSIX shared memory.
-    shared_memory_prefix : with which the names of shared-memory objects have to begin.
+    shared_memory : whether clients may register shared memory, POSIX or a GPU's.
+    shared_memory_prefix : with which the names of POSIX shared-memory objects have to begin.
     batching : which models merge requests.
     """
 
@@ -98,9 +95,12 @@ def add_service(server: grpc.Server, context: ServiceContext) -> Sequence[str]:
     }
     for name, method in control.methods(models, regions, inference.forget).items():
         request = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].methods_by_name[name].input_type
-        handlers[name] = grpc.unary_unary_rpc_method_handler(_typed(getattr(pb, request.name), method))
-    register = handlers["SystemSharedMemoryRegister"].unary_unary
-    handlers["SystemSharedMemoryRegister"] = grpc.unary_unary_rpc_method_handler(_from_here(register))
+        handle = _typed(getattr(pb, request.name), method)
+        if name.endswith(OF_MEMORY):
+            handle = _from_here(handle)
+        if name.startswith(ON_GPU):
+            handle = _on_gpu(name, handle)
+        handlers[name] = grpc.unary_unary_rpc_method_handler(handle)
     handlers |= {name: grpc.unary_unary_rpc_method_handler(_unsupported(name)) for name in UNSUPPORTED}
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
     return (SERVICE,)
@@ -141,6 +141,18 @@ def _from_here(method: Callable[[bytes, Any], bytes]) -> Callable[[bytes, Any], 
         peer = call.peer()
         if not peer.startswith(("unix:", "ipv4:127.", "ipv6:%5B::1%5D:")):
             raise PermissionDenied(f"expected a client of this machine for shared memory, got {peer:.80}")
+        return method(data, call)
+
+    return handle
+
+
+def _on_gpu(name: str, method: Callable[[bytes, Any], bytes]) -> Callable[[bytes, Any], bytes]:
+    """Return a method that is unsupported where there is no GPU."""
+
+    def handle(data: bytes, call: Any) -> bytes:
+        found = find_gpu()
+        if not isinstance(found, Gpu):
+            call.abort(grpc.StatusCode.UNIMPLEMENTED, f"{name} needs a GPU; {found}")
         return method(data, call)
 
     return handle

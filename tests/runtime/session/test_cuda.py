@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -112,6 +113,54 @@ def test_every_signature_takes_64_bit_handles() -> None:
         (kind,) = cuda._SIGNATURES[function]
         assert ctypes.sizeof(kind) == 8
     assert [ctypes.sizeof(kind) for kind in cuda._SIGNATURES["cuMemcpyDtoHAsync_v2"]] == [8] * 4
+    assert [ctypes.sizeof(kind) for kind in cuda._SIGNATURES["cuIpcOpenMemHandle_v2"]] == [8, 64, 4]
+
+
+def test_memory_of_another_process(
+    stand_in_driver: Path, start_exporter: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a driver in C, which takes the handle's 64 bytes by value."""
+    exporter = start_exporter({"LD_LIBRARY_PATH": str(stand_in_driver.parent)})
+    address, handle = exporter.allocate(8192)
+    exporter.write(address, bytes(range(256)) * 32)
+    monkeypatch.setattr(cuda, "LIBRARY", str(stand_in_driver))
+    driver = Driver()
+    driver.use(0)  # whatever this thread had
+    with driver.within(driver.retain(driver.gpu())):
+        here = driver.open_ipc(handle)
+        assert driver.open_ipc(handle) == here
+        assert driver.allocation(here + 5000) == (here, 8192)
+        found, stream = ctypes.create_string_buffer(256), driver.create_stream()
+        driver.to_host(ctypes.addressof(found), here + 256, 256, stream)
+        driver.synchronise(stream)
+        assert found.raw == bytes(range(256))
+        driver.destroy_stream(stream)
+        driver.synchronise_all()
+        driver.close_ipc(here)
+        driver.close_ipc(here)
+        for call in (lambda: driver.close_ipc(here), lambda: driver.allocation(here)):
+            with pytest.raises(DeviceError, match="CUDA_ERROR_INVALID_VALUE"):
+                call()
+    with pytest.raises(
+        DeviceError, match=r"cuIpcOpenMemHandle_v2 answers 201 \(CUDA_ERROR_INVALID_CONTEXT\)"
+    ):
+        driver.open_ipc(handle)
+
+
+def test_a_context_is_left_as_it_was(stand_in_driver: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuda, "LIBRARY", str(stand_in_driver))
+    driver = Driver()
+    current = ctypes.CDLL(str(stand_in_driver)).standin_context
+    current.restype = ctypes.c_uint64
+    context = driver.retain(driver.gpu())
+    for before in (0, HIGH):
+        driver.use(before)
+        with driver.within(context):
+            assert current() == context
+        assert current() == before
+        with pytest.raises(DeviceError), driver.within(context):
+            driver.free(1)
+        assert current() == before
 
 
 def test_the_error_that_has_no_name(use: Any) -> None:

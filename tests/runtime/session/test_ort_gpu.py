@@ -141,6 +141,16 @@ def test_cuda_that_does_not_work_is_not_named(gpu: Any, native: Native, why: str
         ort.open_session(b"", device="cuda")
 
 
+def test_libraries_that_are_missing_are_not_printed(
+    gpu: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What the caller prints, such as `trocar serve --json`, is all that is on stdout."""
+    gpu(cuda=Native(ort.CUDA))
+    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: print("Failed to load libcublasLt.so.13"))
+    ort.open_session(b"")
+    assert capsys.readouterr().out == ""
+
+
 def test_what_is_no_model_is_no_fault_of_the_gpu(gpu: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     gpu(cuda=Native(ort.CUDA))
 

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 from trocar.runtime.errors import InvalidInput
-from trocar.runtime.server.inference.regions import FOLDER, Regions, Span
+from trocar.runtime.server.inference.posix import FOLDER, PosixRegion
+from trocar.runtime.server.inference.regions import Regions
+from trocar.runtime.server.inference.span import Span
 
 PAGE = os.sysconf("SC_PAGESIZE")
 KEY = f"/trocar_test_{os.getpid()}"
@@ -93,9 +95,9 @@ def test_sizes_and_names(regions: Regions) -> None:
             _view(regions, offset, length)
     with pytest.raises(InvalidInput, match="expected a registered region of r, got 'q'"):
         regions.get("q")
-    regions.unregister("r")
-    with pytest.raises(InvalidInput, match="expected a region of none, got 'r'"):
-        regions.unregister("r")
+    regions.unregister(PosixRegion, "r")
+    with pytest.raises(InvalidInput, match="expected a region in POSIX shared memory, of none, got 'r'"):
+        regions.unregister(PosixRegion, "r")
 
 
 def test_an_object_that_shrank_is_refused(regions: Regions) -> None:
@@ -125,7 +127,7 @@ def test_what_is_in_use_outlives_its_registration_and_its_object(regions: Region
     regions.register("r", KEY, 0, PAGE)
     held = regions.get("r")
     array = _view(regions, 0, PAGE)
-    regions.unregister()
+    regions.unregister(PosixRegion)
     PLACE.unlink()
     array[0] = 3
     held.require_whole()
@@ -140,11 +142,11 @@ def test_nothing_stays_open(regions: Regions) -> None:
 
     regions.register("held", KEY, 0, PAGE)
     assert opened() > 0
-    regions.unregister("held")
+    regions.unregister(PosixRegion, "held")
     for _ in range(1200):  # more than there are guards
         regions.register("r", KEY, 0, PAGE)
         _view(regions, 0, 16)
-        regions.unregister("r")
+        regions.unregister(PosixRegion, "r")
     gc.collect()
     assert opened() == 0
     assert KEY[1:] not in Path("/proc/self/maps").read_text()
