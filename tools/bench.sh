@@ -41,6 +41,7 @@ measure postprocess postprocess --repeats 300
 measure model-load model-load --processes 10 --repeats 30
 measure session session
 measure rpc rpc
+measure servers servers
 measure brachy brachy
 measure peers peers
 measure planning-one-core planning --cases 30 --seed 7000 --chains 1 --moves 5000 --cpus 0

@@ -1,0 +1,265 @@
+"""Our server beside others that serve the same two models, by tritonclient, in one interleaved run."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from trocar.bench.timing import Timing
+    from trocar.bench.workloads._frame_volume import Model
+
+NAME = "servers"
+HELP = "our server beside bare grpcio and others, with a frame and a volume: latency, four clients, memory"
+
+OURS, SHARED, BARE = "trocar", "trocar, shared memory", "bare sync"
+_CONFIG = '[server]\nservices = "inference"\nrepository = "{folder}"\nlog_level = "warning"\n'
+# Requests of a server in one go: each is as warm as it is in use, and a slow minute falls on all.
+_IN_A_GO = {"frame": 50, "volume": 10}
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """Where one listens, whether by shared memory, and its process where we know it."""
+
+    target: str
+    shared: bool = False
+    process: int = 0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the workload's options."""
+    parser.add_argument("--frames", type=int, default=1500, help="to each server (default %(default)s)")
+    parser.add_argument("--volumes", type=int, default=200, help="(default %(default)s)")
+    parser.add_argument(
+        "--clients", type=int, default=4, help="at once, for requests a second (default %(default)s)"
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=3.0, help="of those, three times (default %(default)s)"
+    )
+    parser.add_argument(
+        "--server",
+        action="append",
+        default=[],
+        metavar="NAME=HOST:PORT",
+        help="another one that serves the models, which --models writes (may be repeated)",
+    )
+    parser.add_argument(
+        "--models", type=Path, metavar="DIR", help="write frame.onnx and volume.onnx, and end"
+    )
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    """Measure; every server's first answers have to be the network's own."""
+    import tempfile
+
+    from trocar.bench.workloads._frame_volume import FRAME, VOLUME, publish
+    from trocar.runtime.errors import InvalidInput
+    from trocar.runtime.server.allocator import keep_large_buffers
+
+    if args.frames < 1 or args.volumes < 1 or args.clients < 0 or args.seconds <= 0:
+        raise InvalidInput("expected frames and volumes of 1 or more, clients of 0 or more, seconds > 0")
+    if args.models is not None:
+        return {"models": _written(args.models)}
+    # The client's part of a volume would be page faults.
+    keep_large_buffers()
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="trocar-servers-")))
+        publish(folder)
+        servers, missing = _started(stack, folder, args)
+        ours = servers[OURS]
+        memory = {"at the start": _resident_mib(ours)}
+        times: dict[str, Timing] = {}
+        for model, requests in ((FRAME, args.frames), (VOLUME, args.volumes)):
+            times |= _in_turn(servers, model, requests, folder)
+        memory["after one client"] = _resident_mib(ours)
+        many = _many(servers, (FRAME, VOLUME), args) if args.clients else []
+        memory["at most"] = _resident_mib(ours, "VmHWM")
+        memory["after all, quiet for a second"] = _resident_mib(ours, wait_s=1.0)
+    return {
+        "timings": {name: timing.document() for name, timing in times.items()},
+        "tables": {
+            "beside bare sync, tensors in the message": _ratios(times),
+            f"{args.clients} clients": many,
+            "trocar, resident": [{"when": when, "MiB": found} for when, found in memory.items()],
+        },
+        "missing": missing,
+    }
+
+
+def _started(
+    stack: ExitStack, folder: Path, args: argparse.Namespace
+) -> tuple[dict[str, Server], dict[str, str]]:
+    """The servers by name; what cannot be measured, and why."""
+    import sys
+
+    from trocar.bench.peers import started
+    from trocar.bench.serving import served
+    from trocar.runtime.errors import InvalidInput, Unavailable
+
+    ours = stack.enter_context(served(config=_CONFIG.format(folder=folder)))
+    servers = {OURS: Server(ours.target, process=ours.process), SHARED: Server(ours.target, shared=True)}
+    missing = {}
+    files = [f"{name}={folder / name / '1' / 'model.onnx'}" for name in ("frame", "volume")]
+    for name, kind in ((BARE, "sync"), ("bare aio", "aio")):
+        try:
+            peer = stack.enter_context(
+                started("bare_inference", sys.executable, (kind, *files), folder / f"{kind}.log")
+            )
+            servers[name] = Server(f"127.0.0.1:{peer.said['port']}")
+        except Unavailable as error:
+            missing[name] = str(error)
+    for text in args.server:
+        name, equals, target = text.partition("=")
+        if not (name and equals and ":" in target) or name in servers:
+            raise InvalidInput(f"--server: expected a new NAME=HOST:PORT, got {text!r}")
+        servers[name] = Server(target)
+    return servers, missing
+
+
+def _in_turn(servers: dict[str, Server], model: Model, requests: int, folder: Path) -> dict[str, Timing]:
+    """Latencies of one client, some requests to each server in turn."""
+    import random
+    import time
+
+    import numpy as np
+
+    from trocar.bench.progress import stop_was_asked, track
+    from trocar.bench.timing import Timing
+    from trocar.bench.workloads._frame_volume import open_client
+
+    payload = model.payload()
+    expected = _expected(folder, model, payload)
+    calls: dict[str, Callable[[Any], Any]] = {}
+    samples: dict[str, list[float]] = {name: [] for name in servers}
+    with ExitStack() as stack:
+        for name, server in servers.items():
+            calls[name], close = open_client(server.target, model, shared=server.shared)
+            stack.callback(close)
+            for _ in range(_IN_A_GO[model.name]):
+                if not np.allclose(calls[name](payload), expected, atol=1e-5):
+                    raise AssertionError(f"{name}: another answer than the network's")
+        goes = -(-requests // _IN_A_GO[model.name])
+        for turn in track(range(goes), model.name):
+            for name in random.Random(turn).sample(list(servers), len(servers)):
+                calls[name](payload)  # the first after another server's finds the caches cold
+                for _ in range(min(_IN_A_GO[model.name], requests - len(samples[name]))):
+                    start = time.perf_counter()
+                    calls[name](payload)
+                    samples[name].append(1e3 * (time.perf_counter() - start))
+            if stop_was_asked():
+                break
+    return {f"{model.name} {name}": Timing(tuple(found)) for name, found in samples.items()}
+
+
+def _expected(folder: Path, model: Model, payload: Any) -> Any:
+    from trocar.runtime.repository.load import open_model
+    from trocar.runtime.repository.store import Repository
+
+    session = open_model(Repository(folder).open(model.name), device="cpu")
+    return next(iter(session.run({model.name: payload}).values()))
+
+
+def _ratios(times: dict[str, Timing]) -> list[dict[str, Any]]:
+    """Each case's percentiles, and over those of the bare server's plain requests."""
+    rows = []
+    for case, timing in times.items():
+        base = times.get(f"{case.split()[0]} {BARE}")
+        row: dict[str, Any] = {"case": case}
+        for percent in (50, 99):
+            found = timing.percentile_ms(percent)
+            row[f"p{percent} ms"] = round(found, 3)
+            if base is not None:
+                row[f"p{percent} over bare"] = round(found / base.percentile_ms(percent), 3)
+        rows.append(row)
+    return rows
+
+
+def _many(
+    servers: dict[str, Server], models: tuple[Model, ...], args: argparse.Namespace
+) -> list[dict[str, Any]]:
+    """Requests a second of several clients, each in a process; the median of three goes in turn."""
+    import statistics
+
+    from trocar.bench.progress import track
+
+    cases = [(model, name) for model in models for name in servers]
+    found: dict[tuple[str, str], list[float]] = {(model.name, name): [] for model, name in cases}
+    for _ in track(range(3), f"{args.clients} clients"):
+        for model, name in cases:
+            found[model.name, name].append(_together(servers[name], model, args.clients, args.seconds))
+    return [
+        {
+            "model": model,
+            "server": name,
+            "a second": round(statistics.median(rates), 1),
+            "least": round(min(rates), 1),
+        }
+        for (model, name), rates in found.items()
+    ]
+
+
+def _together(server: Server, model: Model, clients: int, seconds: float) -> float:
+    import multiprocessing
+
+    context = multiprocessing.get_context("spawn")
+    barrier, answers = context.Barrier(clients), context.SimpleQueue()
+    processes = [
+        context.Process(target=_client, args=(server, model, seconds, seed, barrier, answers), daemon=True)
+        for seed in range(clients)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    if any(process.exitcode for process in processes):
+        raise AssertionError(f"{server.target}: a client of several failed")
+    rates: list[float] = [answers.get() for _ in processes]
+    return sum(rates)
+
+
+def _client(server: Server, model: Model, seconds: float, seed: int, barrier: Any, answers: Any) -> None:
+    """One of several clients, in a process of its own: answers a second."""
+    import time
+
+    from trocar.bench.workloads._frame_volume import open_client
+    from trocar.runtime.server.allocator import keep_large_buffers
+
+    keep_large_buffers()
+    call, close = open_client(server.target, model, shared=server.shared)
+    payload = model.payload(seed)
+    for _ in range(3):
+        call(payload)
+    barrier.wait(60)
+    count, start = 0, time.perf_counter()
+    while (passed := time.perf_counter() - start) < seconds:
+        call(payload)
+        count += 1
+    answers.put(count / passed)
+    close()
+
+
+def _resident_mib(server: Server, field: str = "VmRSS", wait_s: float = 0.0) -> float:
+    """What our server holds, or at most held (`VmHWM`); proc(5)."""
+    import time
+
+    time.sleep(wait_s)
+    lines = Path(f"/proc/{server.process}/status").read_text(encoding="ascii").splitlines()
+    kib = next(int(line.split()[1]) for line in lines if line.startswith(f"{field}:"))
+    return round(kib / 1024, 1)
+
+
+def _written(folder: Path) -> list[str]:
+    """The models for other servers, as files."""
+    from trocar.bench.workloads._frame_volume import graphs
+    from trocar.runtime.files import write_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = {folder / f"{name}.onnx": content for name, content in graphs().items()}
+    for path, content in paths.items():
+        write_file(path, content)
+    return [str(path) for path in paths]
