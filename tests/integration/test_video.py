@@ -410,3 +410,34 @@ def test_a_disk_that_fills_up_leaves_no_half_file(clip: Path, tmp_path: Path, ki
     assert done.stderr.startswith("cannot write"), done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_server_that_refuses_the_client_is_one_line_and_no_file(
+    start_server: Any, trocar: Run, tmp_path: Path
+) -> None:
+    """By its token, or by the model that it asks for: another try would say the same."""
+    tokens, record = tmp_path / "tokens.toml", tmp_path / "frames.jsonl"
+    given = {}
+    for name, scope in (("planner", "planning"), ("camera", "video")):
+        (tmp_path / name).touch(0o600)
+        (tmp_path / name).write_text(
+            trocar("token", "add", name, "--scope", scope, "--tokens", tokens).stdout
+        )
+        given[name] = ("--token-file", tmp_path / name)
+    (tmp_path / "stranger").touch(0o600)
+    (tmp_path / "stranger").write_text("nobody's")
+    given["stranger"] = ("--token-file", tmp_path / "stranger")
+    server = start_server(config=f'[server]\nservices = "video"\n[server.auth]\ntokens = "{tokens}"\n')
+    ask = ("annotate", "rendered:3:1", "--server", server.target, "--jsonl", record)
+    for mine, said in (
+        (given["planner"], "expected a token with the scope 'video'"),
+        (given["stranger"], "expected a token that this server knows"),
+        ((*given["camera"], "--model", "nothing"), "nothing"),
+    ):
+        done = trocar(*ask, *mine)
+        assert (done.returncode, said in done.stderr) == (2, True), done.stderr
+        assert done.stderr.count("\n") == 1
+        assert not record.exists()
+    done = trocar(*ask, *given["camera"])
+    assert done.returncode == 0, done.stderr
+    assert len(record.read_text().splitlines()) == 25

@@ -25,12 +25,14 @@ from trocar.video.remote import ENDING, SKIPPED, Answered, Task
 from trocar.video.ring import Slot
 from trocar.video.run import Server
 from trocar.video.segmenter import INSTRUMENT_LABEL, MODEL
-from trocar.video.servicer.messages import annotation_of, quality_message
+from trocar.video.servicer.messages import ACCEPTED, annotation_of, quality_message
 
 # A server holds one frame of a stream in the model and one before it: two unanswered ones lose nothing.
 _WINDOW = 2
 _JPEG_QUALITY = 92
 _READY_S = 30.0
+# Our server says at once that it takes a stream; another need not before it has a frame.
+_ACCEPT_S = 2.0
 # A stream that has answered before and owes an answer for longer is dead.
 _SILENT_S = 10.0
 _RETRY_LEAST_S, _RETRY_MOST_S = 0.1, 2.0
@@ -54,11 +56,12 @@ def connect(access: Access, model: str, privacy: PrivacySettings) -> Server:
 
 @dataclass(slots=True)
 class _Stream:
-    """One call; `silent` once this side has ended it for saying nothing."""
+    """One call; `accepted` once the server has said so, `silent` once it was ended for saying nothing."""
 
     requests: queue.SimpleQueue[video_pb2.AnnotateRequest | None]
     call: Any
     replies: int = 0
+    accepted: bool = False
     silent: bool = False
 
 
@@ -117,8 +120,19 @@ class RemoteServer:
         with self._changed:
             self._hurry = self._open is None
             self._changed.notify_all()
-            if not self._changed.wait_for(lambda: self._open is not None, timeout=_READY_S):
+            self._changed.wait_for(lambda: self._refused or self._accepted, timeout=_ACCEPT_S)
+            there = self._changed.wait_for(lambda: self._refused or self._open is not None, timeout=_READY_S)
+            if self._refused or not there:
                 raise self._error
+
+    @property
+    def _accepted(self) -> bool:
+        return self._open is not None and self._open.accepted
+
+    @property
+    def _refused(self) -> bool:
+        """Whether the server said no to this client: asked again, it would say the same."""
+        return self._error.exit_code == InvalidInput.exit_code
 
     def offer(self, frame: Frame, slot: Slot) -> None:
         """Send the frame, or keep it while two are under way; see `Engine`."""
@@ -218,6 +232,9 @@ class RemoteServer:
     def _receive(self, stream: _Stream) -> TrocarError:
         """Take a stream's replies; returns why they ended."""
         try:
+            stream.accepted = ACCEPTED in (tuple(pair) for pair in stream.call.initial_metadata() or ())
+            with self._changed:
+                self._changed.notify_all()
             for reply in stream.call:
                 self._take(reply, stream)
             return Unavailable("the server ended the stream")

@@ -13,6 +13,8 @@ from trocar.video.frames import Annotation, Instance, Quality, UInt8Array
 from trocar.video.servicer.hub import Answer
 from trocar.video.sinks.base import instance_mask, outlines
 
+# Initial metadata of a stream that the server has taken.
+ACCEPTED = ("trocar-stream", "accepted")
 _QUALITIES = tuple(Quality.__slots__)
 
 

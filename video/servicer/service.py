@@ -24,7 +24,7 @@ from trocar.video.remote import WorkerSpec
 from trocar.video.ring import Slot
 from trocar.video.segmenter import MODEL, Recipe, recipe
 from trocar.video.servicer.hub import Answer, Hub, Stream
-from trocar.video.servicer.messages import quality_of, reply_message
+from trocar.video.servicer.messages import ACCEPTED, quality_of, reply_message
 from trocar.video.servicer.pictures import PictureReader
 from trocar.video.servicer.tally import STAGES, Tally
 
@@ -55,12 +55,14 @@ class VideoServicer(video_pb2_grpc.VideoServiceServicer):
     def Annotate(  # noqa: N802
         self,
         requests: Iterator[video_pb2.AnnotateRequest],
-        context: Any,  # noqa: ARG002 (what gRPC calls)
+        context: Any,
     ) -> Iterator[video_pb2.AnnotateReply]:
         """Annotate one stream."""
         asked = _settings(requests)
         served, stream = self._join(asked.model or MODEL)
         hub = served.hub
+        # Before the first frame, so that a client knows whether it was let in.
+        context.send_initial_metadata((ACCEPTED,))
         current().model = served.name
         idle_s = min(asked.keep_alive_ms / 1000 or self._config.idle_s, self._config.idle_s)
         reader = _Reader(stream, requests, self._config.max_megapixels)
