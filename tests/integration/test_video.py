@@ -167,8 +167,6 @@ def test_masks_as_runs_and_as_polygons_are_the_label_map_s(channel: grpc.Channel
     ("frame", "said"),
     [
         (video_pb2.VideoFrame(id=1), "expected a frame with a picture"),
-        (video_pb2.VideoFrame(id=1, jpeg=b"\xff\xd8\xff not a jpeg"), "expected a JPEG"),
-        (video_pb2.VideoFrame(id=1, jpeg=b""), "expected a JPEG"),
         (
             video_pb2.VideoFrame(id=1, raw=video_pb2.RawPicture(height=10, width=10, data=b"123")),
             "expected 300 bytes for a picture of 10 x 10, got 3",
@@ -206,6 +204,39 @@ def test_a_bad_picture_ends_its_stream_with_one_line(
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert said in caught.value.details()
     assert labels_of(annotate(channel, raw(image_bgr))[0]).shape == SIZE  # the server goes on
+
+
+def test_a_damaged_frame_is_answered_with_why_and_its_stream_goes_on(
+    server: Any, channel: grpc.Channel, image_bgr: Any
+) -> None:
+    whole = cv2.imencode(".jpg", image_bgr, [1, 95])[1].tobytes()
+    middle = len(whole) // 2
+    damaged = (
+        whole[:middle] + bytes(400) + whole[middle + 400 :],
+        whole[:middle],
+        whole[:50],
+        b"\xff\xd8\xff not a jpeg",
+        b"",
+    )
+    sent = [video_pb2.VideoFrame(id=10, pts_us=7, jpeg=whole)]
+    for number, data in enumerate(damaged):
+        sent.append(video_pb2.VideoFrame(id=20 + number, pts_us=8 + number, jpeg=data))
+    sent += [video_pb2.VideoFrame(id=30, h264=b""), video_pb2.VideoFrame(id=31, h264=b"junk")]
+    sent.append(video_pb2.VideoFrame(id=40, jpeg=whole))
+    said_before = server.log.stat().st_size
+    replies = annotate(channel, *sent)
+    assert [reply.id for reply in replies] == [frame.id for frame in sent]
+    assert [reply.pts_us for reply in replies] == [frame.pts_us for frame in sent]
+    assert np.array_equal(labels_of(replies[0]), labels_of(replies[-1]))
+    for reply in replies[1:-1]:
+        assert reply.error.startswith("expected a")
+        assert not reply.instances
+        assert not reply.labels_png
+        assert not reply.HasField("quality")
+    assert replies[-1].dropped == 0
+    with server.log.open("rb") as log:
+        log.seek(said_before)
+        assert b"Corrupt JPEG" not in log.read()
 
 
 def test_shared_memory_that_is_a_link_or_too_short_is_refused(channel: grpc.Channel, tmp_path: Path) -> None:
