@@ -73,7 +73,7 @@ class PictureReader:
     def _access_unit(self, frame: video_pb2.VideoFrame) -> list[Decoded]:
         if self._h264 is None:
             self._h264 = av.CodecContext.create("h264", "r")
-            self._h264.options = {"flags": "low_delay"}
+            self._h264.options = {"flags": "low_delay+copy_opaque"}
             # With threads, FFmpeg forgets the damage that all but the first of them find.
             self._h264.thread_count = 1
         if not frame.h264:

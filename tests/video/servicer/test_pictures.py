@@ -112,3 +112,21 @@ def test_a_damaged_access_unit_is_said_and_the_next_ones_are_decoded(
         except DamagedPicture:
             said.append("damaged")
     assert said == [[0], [1], [2], [3], [4], "damaged", [6], [7]]
+
+
+def test_pictures_that_the_codec_reorders_keep_their_ids() -> None:
+    encoder = encoder_with(bf="2", preset="medium")
+    packets = []
+    for index in range(12):
+        frame = av.VideoFrame.from_ndarray(np.full((*SIZE, 3), 20 * index, np.uint8), format="bgr24")
+        frame.pts = index
+        packets += encoder.encode(frame)
+    packets += encoder.encode(None)
+    order = [packet.pts for packet in packets]
+    assert order != sorted(order), "nothing was reordered"
+    reader, found = PictureReader(), {}
+    for sent, packet in enumerate(packets):
+        found |= dict(read(reader, video_pb2.VideoFrame(id=sent, pts_us=packet.pts, h264=bytes(packet))))
+    assert len(found) > 6
+    for number, image in found.items():
+        assert abs(float(image.mean()) - 20 * order[number]) < 5
