@@ -186,6 +186,12 @@ def test_masks_as_runs_and_as_polygons_are_the_label_map_s(channel: grpc.Channel
         ),
         (
             video_pb2.VideoFrame(
+                id=1, raw=video_pb2.RawPicture(format=99, height=2, width=2, data=bytes(12))
+            ),
+            "expected a pixel format of",
+        ),
+        (
+            video_pb2.VideoFrame(
                 id=1, shared=video_pb2.SharedPicture(name="../../etc/passwd", height=2, width=2)
             ),
             "expected a name of letters",

@@ -26,6 +26,13 @@ from trocar.video.ring import MAX_SIDE_PX
 SHARED_FOLDER = Path("/dev/shm")
 SHARED_PREFIX = "trocar-video-"
 _SHARED_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+# Bytes a pixel of each format.
+_SAMPLES = {
+    video_pb2.PIXEL_FORMAT_BGR: 3.0,
+    video_pb2.PIXEL_FORMAT_RGB: 3.0,
+    video_pb2.PIXEL_FORMAT_GREY: 1.0,
+    video_pb2.PIXEL_FORMAT_NV12: 1.5,
+}
 _CONVERSIONS = {
     video_pb2.PIXEL_FORMAT_RGB: cv2.COLOR_RGB2BGR,
     video_pb2.PIXEL_FORMAT_GREY: cv2.COLOR_GRAY2BGR,
@@ -135,6 +142,7 @@ def _pixels(
     data: npt.NDArray[np.uint8], pixel_format: int, height: int, width: int
 ) -> tuple[tuple[int, int], Callable[[UInt8Array], None]]:
     _check_size(height, width)
+    _samples(pixel_format)
     if pixel_format == video_pb2.PIXEL_FORMAT_NV12:
         if height % 2 or width % 2:
             raise InvalidInput(f"NV12: expected an even height and width, got {width} x {height}")
@@ -162,8 +170,7 @@ def _shared(shared: video_pb2.SharedPicture) -> tuple[tuple[int, int], Callable[
         raise InvalidInput(f"expected a name of letters, digits, '_', '.' and '-', got {shared.name!r:.80}")
     _check_size(shared.height, shared.width)
     path = SHARED_FOLDER / f"{SHARED_PREFIX}{shared.name}"
-    samples = {video_pb2.PIXEL_FORMAT_NV12: 1.5, video_pb2.PIXEL_FORMAT_GREY: 1}.get(shared.format, 3)
-    needed = int(shared.height * shared.width * samples)
+    needed = int(shared.height * shared.width * _samples(shared.format))
     data = _read_shared(path, shared.offset, needed)
     return _pixels(data, shared.format, shared.height, shared.width)
 
@@ -189,6 +196,14 @@ def _read_shared(path: Path, offset: int, needed: int) -> npt.NDArray[np.uint8]:
     if len(data) != needed:
         raise InvalidInput(f"shared memory {path.name}: expected {needed} bytes, got {len(data)}")
     return np.frombuffer(data, np.uint8)
+
+
+def _samples(pixel_format: int) -> float:
+    """Bytes a pixel; protobuf lets any number through as an enumeration's value."""
+    if pixel_format not in _SAMPLES:
+        names = ", ".join(video_pb2.PixelFormat.keys())
+        raise InvalidInput(f"expected a pixel format of {names}, got {pixel_format}")
+    return _SAMPLES[pixel_format]  # type: ignore[index]
 
 
 def _copier(image: npt.NDArray[np.uint8]) -> Callable[[UInt8Array], None]:

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
+from trocar.runtime.errors import InvalidInput
 from trocar.v1 import video_pb2
 from trocar.video.servicer.pictures import DamagedPicture, PictureReader
 
@@ -130,3 +131,13 @@ def test_pictures_that_the_codec_reorders_keep_their_ids() -> None:
     assert len(found) > 6
     for number, image in found.items():
         assert abs(float(image.mean()) - 20 * order[number]) < 5
+
+
+@pytest.mark.parametrize("pixel_format", [4, 99, -1])
+def test_an_unknown_pixel_format_is_refused(pixel_format: int) -> None:
+    picture = video_pb2.RawPicture(format=pixel_format, height=2, width=2, data=bytes(12))
+    with pytest.raises(InvalidInput, match=f"expected a pixel format .*, got {pixel_format}"):
+        read(PictureReader(), video_pb2.VideoFrame(id=1, raw=picture))
+    shared = video_pb2.SharedPicture(name="none", format=pixel_format, height=2, width=2)
+    with pytest.raises(InvalidInput, match=f"expected a pixel format .*, got {pixel_format}"):
+        read(PictureReader(), video_pb2.VideoFrame(id=1, shared=shared))
