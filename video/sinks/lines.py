@@ -43,7 +43,10 @@ class JsonlSink:
 
 
 class MotSink:
-    """MOTChallenge's `gt.txt`: frame and track from 1, box, confidence, class 1, visibility 1."""
+    """MOTChallenge's `gt.txt`: frame and track from 1, box, 1 for "consider it", class from 1, visibility 1.
+
+    The seventh column is a confidence in a tracker's file alone: readers of `gt.txt` leave out what has 0 there.
+    """
 
     def __init__(self, path: Path, stream: Stream) -> None:
         self._file, self._stream = Whole(path), stream
@@ -54,11 +57,10 @@ class MotSink:
         for one in shown.annotation.instances if shown.annotation is not None else ():
             left, top, right, bottom = one.box_xyxy_px
             # MOT counts pixels from 1.
-            fields = (left + 1, top + 1, right - left, bottom - top, f"{one.confidence:.4f}")
+            box = (left + 1, top + 1, right - left, bottom - top)
             kind = self._stream.objects.index(one.label) + 1
-            self._lines.append(
-                ",".join(str(value) for value in (shown.frame.index + 1, one.track, *fields, kind, 1))
-            )
+            fields = (shown.frame.index + 1, one.track, *box, 1, kind, 1)
+            self._lines.append(",".join(str(value) for value in fields))
 
     def close(self) -> tuple[Path, ...]:
         """Write the file."""

@@ -124,8 +124,25 @@ def test_mot_lines_count_from_one(tmp_path: Path) -> None:
     rows = np.loadtxt(written(tmp_path / "gt.txt", MotSink), delimiter=",")
     assert rows.shape == (9, 9)
     # Frame 0: the disc of radius 12 about (30, 40) spans columns 18..42 and rows 28..52.
-    assert rows[0].tolist() == [1, 1, 19, 29, 25, 25, 0.75, 1, 1]
+    assert rows[0].tolist() == [1, 1, 19, 29, 25, 25, 1, 1, 1]
     assert sorted(set(rows[:, 1])) == [1, 2]
+
+
+def test_no_mot_line_is_left_out_by_trackeval(tmp_path: Path) -> None:
+    """Read as TrackEval's MotChallenge2DBox reads ground truth; the package itself brings a second OpenCV."""
+    boxes: dict[int, list[tuple[int, ...]]] = {}
+    for line in written(tmp_path / "gt.txt", MotSink).read_text().splitlines():
+        row = line.split(",")
+        track, zero_marked, kind = int(row[1]), int(float(row[6])), int(float(row[7]))
+        if zero_marked != 0 and kind == 1:
+            boxes.setdefault(int(row[0]), []).append((track, *(int(float(one)) for one in row[2:6])))
+    for index in range(6):
+        expected = [
+            (one.track, left + 1, top + 1, right - left, bottom - top)
+            for one in shown(index).annotation.instances
+            for left, top, right, bottom in [one.box_xyxy_px]
+        ]
+        assert boxes[index + 1] == expected
 
 
 def test_jsonl_has_a_line_a_frame(tmp_path: Path) -> None:
