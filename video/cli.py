@@ -63,7 +63,12 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     out.add_argument("--picture", type=Path, metavar="F.png", help="six frames with their overlay")
     out.add_argument("--coco", type=Path, metavar="F.json", help="COCO instances, run-length masks")
     out.add_argument("--cvat", type=Path, metavar="F.xml", help="CVAT for video 1.1, polygons by track")
-    out.add_argument("--yolo", type=Path, metavar="DIR", help="YOLO segmentation labels, a new folder")
+    out.add_argument(
+        "--yolo",
+        type=Path,
+        metavar="DIR",
+        help="YOLO segmentation data set, a new folder: labels, and each labelled frame as a JPEG",
+    )
     out.add_argument("--mot", type=Path, metavar="F.txt", help="boxes by track, MOTChallenge's gt.txt")
     out.add_argument("--webvtt", type=Path, metavar="F.vtt", help="phases (by rules) as chapters")
     out.add_argument("--jsonl", type=Path, metavar="F.jsonl", help="a JSON object a frame")

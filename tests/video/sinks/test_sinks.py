@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -15,10 +16,13 @@ import highdicom as hd
 import numpy as np
 import pydicom
 import pytest
+import yaml
 from pycocotools.coco import COCO
 
 from trocar.runtime.errors import InvalidInput
 from trocar.video.frames import Annotation, Frame, Instance, Quality, Shown
+from trocar.video.privacy import PrivacyGuard, PrivacySettings
+from trocar.video.recording import Recording
 from trocar.video.sinks.base import Stream, instance_mask
 from trocar.video.sinks.coco import CocoSink
 from trocar.video.sinks.cvat import CvatSink
@@ -109,7 +113,6 @@ def test_cvat_polygons_fill_to_the_masks_and_tracks_end_outside(tmp_path: Path) 
 
 def test_yolo_polygons_are_shares_of_the_frame(tmp_path: Path) -> None:
     folder = written(tmp_path / "yolo", YoloSink)
-    assert "0: instrument" in (folder / "data.yaml").read_text()
     files = sorted((folder / "labels").iterdir())
     assert [one.name for one in files] == [f"clip <1>_{index:06d}.txt" for index in range(6)]
     kind, *values = files[3].read_text().split()
@@ -118,6 +121,38 @@ def test_yolo_polygons_are_shares_of_the_frame(tmp_path: Path) -> None:
     cv2.fillPoly(filled, [np.rint(points).astype(np.int32)], 1)
     assert kind == "0"
     assert np.array_equal(filled.astype(bool), disc((33, 40), 12))
+
+
+def test_yolo_is_a_data_set_that_loads_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Resolved as Ultralytics does: `check_det_dataset`, then `img2label_paths`."""
+    file = written(tmp_path / "yolo", YoloSink) / "data.yaml"
+    monkeypatch.chdir("/")
+    data = yaml.safe_load(file.read_text())
+    assert data["names"] == {0: "instrument"}
+    root = Path(data.get("path") or file.parent)
+    for part in ("train", "val"):
+        images = sorted((root / data[part]).iterdir())
+        assert len(images) == 6
+        for index, image in enumerate(images):
+            labels = Path("/labels/".join(str(image).rsplit("/images/", 1)).rsplit(".", 1)[0] + ".txt")
+            assert labels.read_text().count("\n") == len(shown(index).annotation.instances)
+            pixels = cv2.imread(str(image))
+            assert pixels.shape == (HEIGHT, WIDTH, 3)
+            assert np.abs(pixels.astype(int) - shown(index).frame.image_bgr).max() <= 2
+
+
+def test_yolo_has_neither_image_nor_label_of_what_was_not_annotated_or_not_kept(tmp_path: Path) -> None:
+    recording = Recording([YoloSink(tmp_path / "yolo", STREAM)], PrivacyGuard(PrivacySettings(inside_for=1)))
+    recording.write(shown(0))
+    recording.write(replace(shown(1), annotation=None))
+    outside = shown(2)
+    recording.write(replace(outside, frame=replace(outside.frame, quality=Quality(out_of_body=1.0))))
+    recording.write(replace(shown(3), annotation=shown(0).annotation))  # drawn, but of a frame before
+    recording.write(shown(4, away=True))
+    recording.close()
+    for part in ("images", "labels"):
+        names = sorted(one.stem for one in (tmp_path / "yolo" / part).iterdir())
+        assert names == ["clip <1>_000000", "clip <1>_000004"]
 
 
 def test_mot_lines_count_from_one(tmp_path: Path) -> None:
@@ -150,6 +185,7 @@ def test_jsonl_has_a_line_a_frame(tmp_path: Path) -> None:
     documents = [json.loads(line) for line in lines]
     assert [one["frame"] for one in documents] == list(range(6))
     assert documents[2]["pts_s"] == 0.08
+    assert (documents[2]["height"], documents[2]["width"]) == (HEIGHT, WIDTH)
     assert documents[2]["quality"]["smoke"] == 0.25
     assert documents[2]["stage_ms"] == {"total": 12.5}
     assert documents[2]["instances"][0]["tip_xy_px"] == [32.0, 28.0]
