@@ -111,6 +111,33 @@ def test_cvat_polygons_fill_to_the_masks_and_tracks_end_outside(tmp_path: Path) 
     assert outside == [(0, "0"), (1, "1"), (2, "0"), (3, "1"), (4, "0"), (5, "1")]
 
 
+def test_cvat_polygons_stay_in_place_when_the_resolution_changes(tmp_path: Path) -> None:
+    sink = CvatSink(tmp_path / "cvat.xml", STREAM)
+    for index in range(6):
+        one = shown(0)
+        if index >= 3:
+            # The same scene, three times as wide and twice as high.
+            larger = one.frame.image_bgr.repeat(2, axis=0).repeat(3, axis=1)
+            labels = one.annotation.labels.repeat(2, axis=0).repeat(3, axis=1)
+            instances = tuple(
+                replace(each, box_xyxy_px=tuple(np.multiply(each.box_xyxy_px, (3, 2, 3, 2)).tolist()))
+                for each in one.annotation.instances
+            )
+            annotation = replace(one.annotation, labels=labels, instances=instances)
+            one = replace(one, frame=replace(one.frame, image_bgr=larger), annotation=annotation)
+        sink.write(replace(one, frame=replace(one.frame, index=index)))
+    (path,) = sink.close()
+    root = ElementTree.parse(path).getroot()
+    size = root.find("meta/task/original_size")
+    assert (size.findtext("width"), size.findtext("height")) == (str(WIDTH), str(HEIGHT))
+    polygons = root.findall("track")[0].findall("polygon")
+    assert len(polygons) == 6
+    for polygon in polygons:
+        points = np.array([point.split(",") for point in polygon.get("points").split(";")], float)
+        assert points.min(axis=0) == pytest.approx([18, 28], abs=0.5)
+        assert points.max(axis=0) == pytest.approx([42, 52], abs=0.5)
+
+
 def test_yolo_polygons_are_shares_of_the_frame(tmp_path: Path) -> None:
     folder = written(tmp_path / "yolo", YoloSink)
     files = sorted((folder / "labels").iterdir())
