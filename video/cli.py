@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import signal
 import sys
 import threading
@@ -57,7 +58,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     flow = parser.add_argument_group("playing")
     flow.add_argument("--live", action="store_true", help="at the source's pace; the newest frame wins")
     flow.add_argument("--display", action="store_true", help="show it fullscreen; q or Esc ends it")
-    flow.add_argument("--mm-per-px", type=float, metavar="MM", help="scale of a calibrated camera")
+    flow.add_argument("--mm-per-px", type=_scale, metavar="MM", help="scale of a calibrated camera")
     out = parser.add_argument_group("what to write")
     out.add_argument("--overlay", type=Path, metavar="OUT.mp4", help="the picture with its overlay, H.264")
     out.add_argument("--picture", type=Path, metavar="F.png", help="six frames with their overlay")
@@ -77,6 +78,16 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     out.add_argument("--report", type=Path, metavar="F.html", help="the same to look at, with pictures")
     out.add_argument("--keep-out-of-body", action="store_true", help="do not blur what is kept")
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
+
+
+def _scale(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and value > 0):
+        raise argparse.ArgumentTypeError(f"expected a positive, finite number, got {text!r}")
+    return value
 
 
 def _run(args: argparse.Namespace) -> int:

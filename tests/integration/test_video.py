@@ -396,6 +396,10 @@ def test_live_keeps_the_clip_s_pace(trocar: Run, clip: Path, tmp_path: Path) -> 
         (("{clip}", "--server", "127.0.0.1:9"), "127.0.0.1:9"),
         (("rendered:0:x",), "rendered:SEED"),
         (("{clip}", "--display"), "expected a screen"),
+        (("{clip}", "--mm-per-px", "-1"), "expected a positive, finite number, got '-1'"),
+        (("{clip}", "--mm-per-px", "0"), "expected a positive, finite number, got '0'"),
+        (("{clip}", "--mm-per-px", "nan"), "expected a positive, finite number, got 'nan'"),
+        (("{clip}", "--mm-per-px", "1e999"), "expected a positive, finite number, got '1e999'"),
     ],
 )
 def test_what_cannot_be_done_is_one_line(
