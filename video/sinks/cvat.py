@@ -75,7 +75,8 @@ class CvatSink:
     def _scaled(self, points: npt.NDArray[np.int32], shape: tuple[int, ...]) -> npt.NDArray[np.float64]:
         """Pixel centres of a frame of some shape, in the first frame's pixels."""
         scale = np.array([self._stream.width / shape[1], self._stream.height / shape[0]])
-        return (points + 0.5) * scale - 0.5
+        scaled: npt.NDArray[np.float64] = (points + 0.5) * scale - 0.5
+        return scaled
 
     def _track(self, one: Instance) -> ElementTree.Element:
         if one.track not in self._tracks:
