@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import struct
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,10 @@ import pytest
 from annotating import Annotating
 
 # linux/videodev2.h
-QUERYCAP, S_FMT, QUERYCTRL, S_CTRL = 0x80685600, 0xC0D05605, 0xC0445624, 0xC008561C
+QUERYCAP, S_FMT, S_PARM = 0x80685600, 0xC0D05605, 0xC0CC5616
+QUERYCTRL, S_CTRL = 0xC0445624, 0xC008561C
 CAPTURE, NEXT = 1, 0x80000000
-SIZE = (320, 180)
+SIZE, RATE = (320, 180), 5
 # An emulated machine needs minutes where another needs seconds.
 LIMIT_S = 900.0
 SLOW = """
@@ -42,9 +44,11 @@ class Vivid:
         found = self._ask(QUERYCAP, bytes(104))
         return bool(struct.unpack_from("<I", found, 88)[0] & CAPTURE)
 
-    def set(self, width: int, height: int, pixels: bytes) -> None:
+    def set(self, width: int, height: int, pixels: bytes, rate: int) -> None:
         wanted = struct.pack("<IIII4s", CAPTURE, 0, width, height, pixels).ljust(208, b"\0")
         assert struct.unpack_from("<II", self._ask(S_FMT, wanted), 8) == (width, height)
+        wanted = struct.pack("<IIIII", CAPTURE, 0, 0, 1, rate).ljust(204, b"\0")
+        assert struct.unpack_from("<II", self._ask(S_PARM, wanted), 12) == (1, rate)
 
     def control(self, name: str, value: int) -> None:
         number = 0
@@ -78,10 +82,10 @@ def options(tmp_path: Path) -> tuple[str, str]:
     return "--config", str(path)
 
 
-def test_a_camera_is_annotated_in_the_size_that_is_set(
+def test_a_camera_is_annotated_in_the_size_and_at_the_rate_that_are_set(
     vivid: Vivid, tmp_path: Path, options: tuple[str, str]
 ) -> None:
-    vivid.set(*SIZE, b"YUYV")
+    vivid.set(*SIZE, b"YUYV", RATE)
     run = Annotating(str(vivid.path), tmp_path / "files", *options)
     run.wait_for_frames(10, with_model=True, limit_s=LIMIT_S)
     run.interrupt()
@@ -93,13 +97,15 @@ def test_a_camera_is_annotated_in_the_size_that_is_set(
     assert document["frames"]["annotated"] > 0
     log = run.whole(document)
     assert log[0]["pts_s"] == 0.0
+    steps_s = [after["pts_s"] - before["pts_s"] for before, after in pairwise(log)]
+    assert sorted(steps_s)[len(steps_s) // 2] == pytest.approx(1 / RATE, abs=0.05)
     with av.open(str(run.overlay)) as container:
         stream = container.streams.video[0]
         assert (stream.width, stream.height) == SIZE
 
 
 def test_a_camera_that_somebody_else_has_is_one_line(vivid: Vivid, trocar: Any) -> None:
-    vivid.set(*SIZE, b"YUYV")
+    vivid.set(*SIZE, b"YUYV", RATE)
     with av.open(str(vivid.path), format="v4l2") as theirs:
         next(theirs.decode(video=0))
         done = trocar("annotate", str(vivid.path), timeout_s=LIMIT_S)
