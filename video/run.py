@@ -6,6 +6,7 @@ import json
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -142,7 +143,8 @@ def _annotate(
     live = job.live or job.display or source.live
     try:
         if live:
-            summary = run_live(
+            run = partial(
+                run_live,
                 source,
                 server.open_engine,
                 draw=drawn.draw,
@@ -152,6 +154,7 @@ def _annotate(
                 stop=stop,
                 recording=recording,
             )
+            summary = run() if screen is None else screen.during(run)
         else:
 
             def kept(one: Shown) -> None:
@@ -168,7 +171,7 @@ def _annotate(
                 stop=stop,
             )
         document = {
-            "input": job.input,
+            "input": source.name,
             "model": server.model,
             "live": live,
             **digest.document(summary),
@@ -181,9 +184,6 @@ def _annotate(
     except BaseException:
         recording.abandon()
         raise
-    finally:
-        if screen is not None:
-            screen.close()
 
 
 class _Opened:

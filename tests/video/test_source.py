@@ -5,15 +5,17 @@ from __future__ import annotations
 import socket
 import threading
 import time
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import numpy as np
 import pytest
 
 from trocar.runtime.errors import InvalidInput
-from trocar.video.source import open_source, paced
+from trocar.video.source import open_source
 
 
 def encode(
@@ -140,6 +142,87 @@ def test_a_stream_that_breaks_off_is_kept_so_far_and_says_so(tmp_path: Path, mon
     assert source.broke_off == "Connection reset by peer"
 
 
+def stamped(times: list[float | None]) -> Iterator[SimpleNamespace]:
+    return iter([SimpleNamespace(time=time_s, width=64, height=48) for time_s in times])
+
+
+def times_of(path: Path, monkeypatch, times: list[float | None]) -> list[float]:
+    source = open_source(str(encode(path / "a.mkv", SHADES)))
+    monkeypatch.setattr(source, "_frames", lambda: stamped(times))
+    return [picture.pts_s for picture in source.pictures()]
+
+
+def test_a_time_that_comes_twice_does_not_push_on_those_that_follow(tmp_path: Path, monkeypatch) -> None:
+    found = times_of(tmp_path, monkeypatch, [5.0, 5.04, 5.04, 5.08, 5.12])
+    assert found == pytest.approx([0.0, 0.04, 0.041, 0.08, 0.12])
+
+
+def test_a_first_picture_without_a_time_is_one_frame_before_the_second(tmp_path: Path, monkeypatch) -> None:
+    assert times_of(tmp_path, monkeypatch, [None, 5.0, 5.04]) == pytest.approx([0.0, 0.04, 0.08])
+
+
+def test_times_that_go_far_back_go_on_by_frames(tmp_path: Path, monkeypatch) -> None:
+    assert times_of(tmp_path, monkeypatch, [5.0, 5.04, 1.0, 1.04]) == pytest.approx([0.0, 0.04, 0.08, 0.12])
+
+
+@pytest.mark.parametrize(
+    ("address", "length_s", "said"),
+    [
+        ("rtsp://camera/1", None, "the other side ended it"),
+        ("rtsp://camera/1", 4.0, "the other side ended it"),
+        ("rtsp://camera/1", 1.0, ""),
+        ("tcp://encoder:9", None, ""),
+    ],
+)
+def test_an_end_before_the_end_is_said(
+    tmp_path: Path, address: str, length_s: float | None, said: str
+) -> None:
+    """FFmpeg knows no difference between a server that has finished and one that has died."""
+    source = open_source(str(encode(tmp_path / "a.mkv", SHADES)))
+    opened = source._container
+    length = None if length_s is None else round(length_s * av.time_base)
+    source._container = SimpleNamespace(demux=opened.demux, close=opened.close, duration=length)
+    source._address = address
+    assert len(list(source.pictures())) == len(SHADES)
+    assert source.broke_off == said
+
+
+def test_closing_does_not_wait_for_a_read_that_hangs(tmp_path: Path) -> None:
+    listener = socket.create_server(("127.0.0.1", 0))
+    sent = encode(tmp_path / "a.ts", SHADES).read_bytes()
+    source = None
+
+    def serve() -> None:
+        peer = listener.accept()[0]
+        peer.sendall(sent)
+        ended.wait(30)
+        peer.close()
+
+    ended = threading.Event()
+    server = threading.Thread(target=serve, daemon=True)
+    server.start()
+    with listener:
+        source = open_source(f"tcp://127.0.0.1:{listener.getsockname()[1]}")
+        reader = threading.Thread(target=lambda: list(source.pictures()), daemon=True)
+        reader.start()
+        time.sleep(0.5)
+        begun_s = time.monotonic()
+        source.close()
+        assert time.monotonic() - begun_s < 2
+        assert reader.is_alive()
+        ended.set()
+        reader.join(10)
+        assert not reader.is_alive()
+        server.join(10)
+    assert source.broke_off == ""
+
+
+def test_an_address_is_named_without_its_password() -> None:
+    with pytest.raises(InvalidInput, match=r"^rtsp://\*\*\*@127\.0\.0\.1:9/or2: ") as caught:
+        open_source("rtsp://ward:s3cret@127.0.0.1:9/or2")
+    assert caught.value.__suppress_context__  # PyAV's own error holds it
+
+
 def test_a_damaged_stretch_costs_its_frames_and_no_more(tmp_path: Path) -> None:
     data = bytearray(encode(tmp_path / "a.mkv", SHADES * 5).read_bytes())
     middle = len(data) // 2
@@ -221,29 +304,3 @@ def test_a_stream_over_the_network_is_read_as_it_comes_and_may_end(tmp_path: Pat
 def test_a_rendered_clip_needs_a_seed(name: str) -> None:
     with pytest.raises(InvalidInput, match="rendered:SEED"):
         open_source(name)
-
-
-def test_paced_pictures_come_when_their_time_has_come(tmp_path: Path) -> None:
-    source = open_source(str(encode(tmp_path / "a.mkv", SHADES[:6])))
-    begun_s = time.monotonic()
-    came_s = [(time.monotonic() - begun_s, one.pts_s) for one in paced(source.pictures(), threading.Event())]
-    source.close()
-    # None early; how late depends on the machine.
-    assert all(came - came_s[0][0] >= pts_s - 0.005 for came, pts_s in came_s)
-
-
-def test_stop_ends_the_wait_for_a_picture_of_next_week(tmp_path: Path) -> None:
-    class Later:
-        height = width = 2
-
-        def __init__(self, pts_s: float) -> None:
-            self.pts_s = pts_s
-
-        def write(self, image_bgr: np.ndarray) -> None:
-            raise AssertionError("nobody asks for it")
-
-    stop = threading.Event()
-    pictures = paced(iter([Later(0.0), Later(600_000.0)]), stop)
-    next(pictures)
-    threading.Timer(0.05, stop.set).start()
-    assert next(pictures).pts_s == 600_000.0
