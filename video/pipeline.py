@@ -151,7 +151,7 @@ def run_live(
     presenter = Presenter(settings.latency, settings.gate, settings.tracker, draw=draw, display=show)
     engine = open_engine(presenter.answered, 1)
     rings = Rings(_LIVE_SLOTS)
-    pictures = source.pictures() if source.live else paced(source.pictures(), stop)
+    pictures = source.pictures() if source.live else paced(source.pictures(), stop, source.fps)
     begun_s = time.monotonic()
     try:
         for index, picture in enumerate(pictures):

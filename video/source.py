@@ -35,6 +35,7 @@ PATTERN = "test:"
 # FFmpeg's own pattern, which moves and counts; played at its pace as a camera would be.
 _PATTERN_GRAPH = "testsrc2=size=1280x720:rate=25,realtime"
 _TIMEOUT_S = 10.0
+_LONGEST_REST_S = 0.02
 # A stream with more than this many frames in a row that cannot be decoded is not a stream any more.
 _MAX_CORRUPT = 250
 
@@ -243,11 +244,14 @@ class _RenderedSource:
         pass
 
 
-def paced(pictures: Iterator[Picture], stop: threading.Event) -> Iterator[Picture]:
+def paced(pictures: Iterator[Picture], stop: threading.Event, fps: float | None = None) -> Iterator[Picture]:
     """Yield each picture when its time has come: a file played as a camera would deliver it.
 
-    `stop` ends a wait, however long a gap the file has.
+    With `fps` the next one is decoded half a frame's time before it is due, and not while the last one is
+    in work. `stop` ends a wait, however long a gap the file has.
     """
+    # Where a file's frames come unevenly, half of the usual time may be long.
+    rest_s = min(0.5 / fps, _LONGEST_REST_S) if fps else 0.0
     begun_s: float | None = None
     for picture in pictures:
         if begun_s is None:
@@ -255,6 +259,8 @@ def paced(pictures: Iterator[Picture], stop: threading.Event) -> Iterator[Pictur
         if (left_s := begun_s + picture.pts_s - time.monotonic()) > 0:
             stop.wait(left_s)
         yield picture
+        if (left_s := begun_s + picture.pts_s + rest_s - time.monotonic()) > 0:
+            stop.wait(left_s)
 
 
 def _text(error: Exception) -> str:
