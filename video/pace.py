@@ -16,13 +16,17 @@ _WAITING = 2
 _SILENT_S = 5.0
 _LOOK_S = 0.1
 _END_S = 0.5
+_LONGEST_REST_S = 0.02
 
 
-def paced(pictures: Iterator[Picture], stop: threading.Event) -> Iterator[Picture]:
+def paced(pictures: Iterator[Picture], stop: threading.Event, fps: float | None = None) -> Iterator[Picture]:
     """Yield each picture when its time has come: a file played as a camera would deliver it.
 
-    `stop` ends a wait, however long a gap the file has.
+    With `fps` the next one is decoded half a frame's time before it is due, and not while the last one is
+    in work. `stop` ends a wait, however long a gap the file has.
     """
+    # Where a file's frames come unevenly, half of the usual time may be long.
+    rest_s = min(0.5 / fps, _LONGEST_REST_S) if fps else 0.0
     begun_s: float | None = None
     for picture in pictures:
         if begun_s is None:
@@ -30,6 +34,8 @@ def paced(pictures: Iterator[Picture], stop: threading.Event) -> Iterator[Pictur
         if (left_s := begun_s + picture.pts_s - time.monotonic()) > 0:
             stop.wait(left_s)
         yield picture
+        if (left_s := begun_s + picture.pts_s + rest_s - time.monotonic()) > 0:
+            stop.wait(left_s)
 
 
 class Newest:

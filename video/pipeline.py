@@ -153,7 +153,9 @@ def run_live(
     engine = open_engine(presenter.answered, 1)
     rings = Rings(_LIVE_SLOTS)
     newest = Newest(source, stop) if source.live else None
-    pictures = newest or ((index, one, None) for index, one in enumerate(paced(source.pictures(), stop)))
+    pictures = newest or (
+        (index, one, None) for index, one in enumerate(paced(source.pictures(), stop, source.fps))
+    )
     begun_s = time.monotonic()
     try:
         for index, picture, decoded_at_s in pictures:
