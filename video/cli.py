@@ -104,7 +104,8 @@ def _run(args: argparse.Namespace) -> int:
         print(json.dumps(document, indent=2))
     else:
         show(document)
-    return 1 if document["frames"]["failed"] or document["broke_off"] else 0
+    damaged = document["corrupt_frames"] or document["broke_off"]
+    return 1 if document["frames"]["failed"] or damaged else 0
 
 
 def _server(args: argparse.Namespace, settings: VideoSettings) -> Server | None:

@@ -138,6 +138,7 @@ def _annotate(
     recording = Recording([sinks], guard)
     drawn = Overlay(instrument_palette() if server.label == INSTRUMENT_LABEL else object_palette())
     screen = open_display(stop) if job.display else None
+    inspect = Inspector()
 
     def shown(one: Shown) -> None:
         if screen is not None:
@@ -153,7 +154,7 @@ def _annotate(
                 server.open_engine,
                 draw=drawn.draw,
                 display=shown,
-                inspect=Inspector(),
+                inspect=inspect,
                 settings=settings,
                 stop=stop,
                 recording=recording,
@@ -170,7 +171,7 @@ def _annotate(
                 server.open_engine,
                 draw=drawn.draw,
                 display=kept,
-                inspect=Inspector(),
+                inspect=inspect,
                 settings=settings,
                 stop=stop,
             )
@@ -179,6 +180,7 @@ def _annotate(
             "model": server.model,
             "live": live,
             **digest.document(summary),
+            "colours": inspect.remark,
             "blurred_out_of_body": guard.blurred,
             "not_recorded": recording.missed,
             "files": [str(path) for path in recording.close()],

@@ -121,6 +121,8 @@ class _AvSource:
         self.name, self._address = shown(name), name
         self.live = "://" in name or name.startswith(_CAMERA) or name == PATTERN
         self.corrupt, self.broke_off = 0, ""
+        # What was read of the file, shown or not: an edit list leaves frames out that are there.
+        self._packets = 0
         # FFmpeg's own lines on stderr say less than the one error that comes of them.
         av.logging.set_level(av.logging.PANIC)
         if not self.live and not Path(name).is_file():
@@ -168,6 +170,9 @@ class _AvSource:
             yield _AvPicture(frame, pts_s, reformatter)
         if not self.broke_off and self._cut_short(last_s):
             self.broke_off = "the other side ended it"
+        promised = self._stream.frames
+        if not self.broke_off and not self._closed and self._packets < promised:
+            self.broke_off = f"expected {promised} frames as the file says, got {self._packets}"
 
     def close(self) -> None:
         self._closed = True
@@ -201,6 +206,9 @@ class _AvSource:
             raise InvalidInput(
                 f"{self.name}: expected a codec that can be decoded, got one that is not known"
             )
+        if stream.codec_context.name == "mjpeg":
+            # A damaged picture is shown as it comes otherwise, and nobody is told.
+            stream.codec_context.options = {"err_detect": "explode"}
         # Frame threads would each hold a picture back; slices do not.
         stream.thread_type = "SLICE" if self.live else "AUTO"
         return stream
@@ -247,6 +255,7 @@ class _AvSource:
             return None, None
         except (av.error.FFmpegError, OSError) as error:
             return None, error
+        self._packets += packet.size > 0
         try:
             return packet.decode(), None
         except av.error.EOFError:

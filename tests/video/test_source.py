@@ -27,9 +27,10 @@ def encode(
     codec: str = "libx264",
     pix_fmt: str = "yuv420p",
     rate: int = 25,
+    options: dict[str, str] | None = None,
 ) -> Path:
     """Write plain frames of given shades."""
-    with av.open(str(path), "w") as container:
+    with av.open(str(path), "w", options=options or {}) as container:
         stream = container.add_stream(codec, rate=rate)
         stream.height, stream.width, stream.pix_fmt = *size, pix_fmt
         # AVI has no times: its frames are as far apart as its time base says.
@@ -123,6 +124,47 @@ def test_a_truncated_file_gives_what_is_there_or_one_error(tmp_path: Path) -> No
     (tmp_path / "cut.mp4").write_bytes(movie[: len(movie) * 2 // 3])  # the index stood at the end
     with pytest.raises(InvalidInput, match=r"cut\.mp4: expected a video"):
         read(tmp_path / "cut.mp4")
+
+
+def test_a_cut_file_whose_index_stands_first_says_how_many_frames_are_missing(tmp_path: Path) -> None:
+    path = encode(tmp_path / "a.mp4", SHADES, codec="mpeg4", options={"movflags": "faststart"})
+    source = open_source(str(path))
+    assert len(list(source.pictures())) == len(SHADES)
+    assert source.broke_off == ""
+    whole = path.read_bytes()
+    (tmp_path / "cut.mp4").write_bytes(whole[: len(whole) - (len(whole) - whole.index(b"mdat")) // 2])
+    source = open_source(str(tmp_path / "cut.mp4"))
+    assert 0 < len(list(source.pictures())) < len(SHADES)
+    assert source.broke_off.startswith(f"expected {len(SHADES)} frames as the file says, got ")
+
+
+def test_frames_that_an_edit_list_leaves_out_are_not_missing(tmp_path: Path) -> None:
+    """As a file that was cut without a new encoding: it begins before its first picture."""
+    path = encode(tmp_path / "a.mp4", SHADES, times=[(index - 3) / 25 for index in range(len(SHADES))])
+    source = open_source(str(path))
+    assert 0 < len(list(source.pictures())) <= len(SHADES)
+    assert source.broke_off == ""
+
+
+def test_a_picture_damaged_within_is_left_out_and_counted(tmp_path: Path) -> None:
+    """JPEG shows whatever comes of damaged bits, which would be annotated as if it had been seen."""
+    path = tmp_path / "a.avi"
+    random = np.random.default_rng(0)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mjpeg", rate=25)
+        stream.height, stream.width, stream.pix_fmt = 240, 320, "yuvj420p"
+        for _ in range(6):
+            noise = random.integers(0, 255, (240, 320, 3), np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(noise, format="rgb24")))
+        container.mux(stream.encode(None))
+    source = open_source(str(path))
+    assert (len(list(source.pictures())), source.corrupt) == (6, 0)
+    whole = bytearray(path.read_bytes())
+    middle = len(whole) // 2
+    whole[middle : middle + 500] = bytes(500)
+    (tmp_path / "bad.avi").write_bytes(whole)
+    source = open_source(str(tmp_path / "bad.avi"))
+    assert (len(list(source.pictures())), source.corrupt) == (5, 1)
 
 
 def test_a_stream_that_breaks_off_is_kept_so_far_and_says_so(tmp_path: Path, monkeypatch) -> None:
