@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import signal
 import sys
 import threading
@@ -60,14 +61,19 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     flow.add_argument(
         "--display", action="store_true", help="show it fullscreen; q or Esc ends it (needs opencv-python)"
     )
-    flow.add_argument("--mm-per-px", type=float, metavar="MM", help="scale of a calibrated camera")
+    flow.add_argument("--mm-per-px", type=_scale, metavar="MM", help="scale of a calibrated camera")
     out = parser.add_argument_group("what to write")
     out.add_argument("--overlay", type=Path, metavar="OUT.mp4", help="the picture with its overlay, H.264")
     out.add_argument("--picture", type=Path, metavar="F.png", help="six frames with their overlay")
     out.add_argument("--coco", type=Path, metavar="F.json", help="COCO instances, run-length masks")
     out.add_argument("--cvat", type=Path, metavar="F.xml", help="CVAT for video 1.1, polygons by track")
-    out.add_argument("--yolo", type=Path, metavar="DIR", help="YOLO segmentation labels, a new folder")
-    out.add_argument("--mot", type=Path, metavar="F.txt", help="MOTChallenge boxes by track")
+    out.add_argument(
+        "--yolo",
+        type=Path,
+        metavar="DIR",
+        help="YOLO segmentation data set, a new folder: labels, and each labelled frame as a JPEG",
+    )
+    out.add_argument("--mot", type=Path, metavar="F.txt", help="boxes by track, MOTChallenge's gt.txt")
     out.add_argument("--webvtt", type=Path, metavar="F.vtt", help="phases (by rules) as chapters")
     out.add_argument("--jsonl", type=Path, metavar="F.jsonl", help="a JSON object a frame")
     out.add_argument("--dicom-seg", type=Path, metavar="DIR", help="key frames with DICOM SEG, a new folder")
@@ -75,6 +81,16 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     out.add_argument("--report", type=Path, metavar="F.html", help="the same to look at, with pictures")
     out.add_argument("--keep-out-of-body", action="store_true", help="do not blur what is kept")
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
+
+
+def _scale(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and value > 0):
+        raise argparse.ArgumentTypeError(f"expected a positive, finite number, got {text!r}")
+    return value
 
 
 def _run(args: argparse.Namespace) -> int:

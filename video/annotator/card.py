@@ -15,7 +15,12 @@ INTENDED_USE = (
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What is fixed of a model: words for its card and manifest."""
+    """What is fixed of a model: words for its card and manifest.
+
+    Parameters
+    ----------
+    others : in the titles of measured tables that are about another model, and not for this card.
+    """
 
     title: str
     task: str
@@ -23,6 +28,7 @@ class Facts:
     learned: str
     findings: tuple[str, ...]
     limits: tuple[str, ...]
+    others: str
 
 
 ANNOTATOR = Facts(
@@ -53,7 +59,8 @@ ANNOTATOR = Facts(
         "A quarter of the frames repainted by a painter (`trocar train painter`, 3 epochs), in a short "
         "training (4 epochs of 512 frames) against the same without: pooled instrument Dice on 100 rendered "
         "frames 0.704 against 0.691, mean on the ten real frames, all regions, 0.680 against 0.668. One seed "
-        "each, so perhaps nothing. The shipped training does without it; none was measured for polyps.",
+        "each, so perhaps nothing. The shipped training does without it. For polyps, 3 epochs, it was a "
+        "loss: 0.575 against 0.677 on rendered frames.",
     ),
     limits=(
         "Trained on rendered frames alone: on real video it works zero-shot. The tables say how well.",
@@ -63,6 +70,7 @@ ANNOTATOR = Facts(
         "It sees 256 x 448 px; tips and jaws of a few pixels at that size are lost.",
         "Each frame is judged alone; nothing is remembered from the frame before.",
     ),
+    others="polyps",
 )
 
 POLYP = Facts(
@@ -92,6 +100,7 @@ POLYP = Facts(
         "Flat lesions, folds and stool are easily confused with polyps.",
         "It is no detector for screening: it was not measured on normal bowel.",
     ),
+    others="instruments",
 )
 
 
@@ -110,7 +119,11 @@ def card_text(facts: Facts, document: Mapping[str, Any]) -> str:
         f"## What it learned from\n\n{facts.learned}\n\n" + facts_table(document.get("training", {})),
         "## Measured on rendered frames held back\n\n" + facts_table(document.get("metrics", {})),
         "## What the arms say\n\n" + "\n".join(f"- {finding}" for finding in facts.findings),
-        *(measured_table(title, rows) for title, rows in document.get("tables", {}).items()),
+        *(
+            measured_table(title, rows)
+            for title, rows in document.get("tables", {}).items()
+            if facts.others not in title
+        ),
         "## Limits\n\n" + "\n".join(f"- {limit}" for limit in facts.limits),
         "## Sources\n\n"
         "- Isola et al., Image-to-Image Translation with Conditional Adversarial Networks, CVPR 2017.\n"

@@ -26,11 +26,14 @@ _OUTBOX = 8
 
 @dataclass
 class Answer:
-    """What came of one frame. Whoever takes it releases the slot, in which the label map lies."""
+    """What came of one frame. Whoever takes it releases it: the label map lies in its slot.
+
+    Of a damaged frame there is no picture, and no slot.
+    """
 
     id: int
     frame: Frame
-    slot: Slot
+    slot: Slot | None
     annotation: Annotation | None
     reason: str
     queued_ms: float
@@ -40,6 +43,26 @@ class Answer:
     begun_at_s: float = 0.0
     answered_at_s: float = 0.0
 
+    def release(self) -> None:
+        """Let go of the picture and the label map."""
+        if self.slot is not None:
+            self.slot.release()
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """A stream's newest frame: with its slot for the model, or damaged, with the reason as its answer."""
+
+    id: int
+    frame: Frame
+    slot: Slot | None
+    since_s: float
+    reason: str = ""
+
+    def release(self) -> None:
+        if self.slot is not None:
+            self.slot.release()
+
 
 class Stream:
     """One client's stream. `offer` and `finish` are for its reader, `answers` for its writer."""
@@ -47,7 +70,7 @@ class Stream:
     def __init__(self, hub: Hub, tracker: TrackerSettings) -> None:
         self._hub = hub
         self.tracker = Tracker(tracker)
-        self.waiting: tuple[int, Task, float] | None = None
+        self.waiting: _Waiting | None = None
         self.outbox: deque[Answer] = deque()
         self.dropped = 0
         # How its frames come; see `trocar.video.servicer.tally`.
@@ -57,7 +80,11 @@ class Stream:
 
     def offer(self, number: int, frame: Frame, slot: Slot) -> None:
         """Hand over the newest frame; one that still waits is let go. The slot gains a holder."""
-        self._hub.offer(self, number, Task(frame, slot.retain()))
+        self._hub.offer(self, _Waiting(number, frame, slot.retain(), time.monotonic()))
+
+    def refuse(self, number: int, frame: Frame, reason: str) -> None:
+        """Have a damaged frame answered in its turn, with the reason; of its picture there is nothing."""
+        self._hub.offer(self, _Waiting(number, frame, None, time.monotonic(), reason))
 
     def lose(self) -> None:
         """Count a frame for which there was no memory."""
@@ -143,10 +170,9 @@ class Hub:
             waiting, stream.waiting = stream.waiting, None
             answers = list(stream.outbox)
             stream.outbox.clear()
-        if waiting is not None:
-            waiting[1].slot.release()
-        for answer in answers:
-            answer.slot.release()
+        for held in (waiting, *answers):
+            if held is not None:
+                held.release()
         self._close_if_done()
 
     def retire(self) -> None:
@@ -161,18 +187,18 @@ class Hub:
         if self._tally is not None:
             self._tally.dropped(stream.form, why)
 
-    def offer(self, stream: Stream, number: int, task: Task) -> None:
+    def offer(self, stream: Stream, frame: _Waiting) -> None:
         """Take a stream's newest frame, and start it if the model is free."""
-        displaced: tuple[int, Task, float] | None = (number, task, 0.0)
+        displaced: _Waiting | None = frame
         with self.changed:
             # A reader may still be at it after its client has left.
             if stream in self._streams:
-                displaced, stream.waiting = stream.waiting, (number, task, time.monotonic())
+                displaced, stream.waiting = stream.waiting, frame
                 if displaced is not None:
                     self.let_go(stream, NEWER)
                 self._next()
         if displaced is not None:
-            displaced[1].slot.release()
+            displaced.release()
 
     def close(self) -> None:
         """End the model's process."""
@@ -185,25 +211,44 @@ class Hub:
             self.close()
 
     def _next(self) -> None:
-        """Give the model the frame of the stream whose turn it is."""
+        """Give the model the frame of the stream whose turn it is; damaged ones are answered without it."""
+        for stream in self._streams:
+            if stream.waiting is not None and stream.waiting.slot is None and not stream.running:
+                self._answer_damaged(stream, stream.waiting)
         if self._busy is not None:
             return
         for stream in tuple(self._streams):
-            if stream.waiting is None:
+            one = stream.waiting
+            if one is None or one.slot is None:
                 continue
-            number, task, offered_s = stream.waiting
             stream.waiting, stream.running = None, True
             self._streams.remove(stream)
             self._streams.append(stream)
-            self._busy = (stream, number, offered_s, time.monotonic())
+            self._busy = (stream, one.id, one.since_s, time.monotonic())
             self._scheduler.begin_live()
-            self.remote.offer(task.frame, task.slot)
-            task.slot.release()
+            self.remote.offer(one.frame, one.slot)
+            one.slot.release()
             return
+
+    def _answer_damaged(self, stream: Stream, one: _Waiting) -> None:
+        stream.waiting = None
+        if self._tally is not None:
+            self._tally.damaged()
+        waited_ms = 1000 * (time.monotonic() - one.since_s)
+        self._put(
+            stream, Answer(one.id, one.frame, None, None, one.reason, waited_ms, waited_ms, stream.dropped)
+        )
+
+    def _put(self, stream: Stream, answer: Answer) -> None:
+        """Give a stream an answer; its oldest is let go where its reader is slow. Under the lock."""
+        stream.outbox.append(answer)
+        if len(stream.outbox) > _OUTBOX:
+            stream.outbox.popleft().release()
+            self.let_go(stream, READER)
+        self.changed.notify_all()
 
     def _answered(self, task: Task, annotation: Annotation | None, reason: str) -> None:
         now_s = time.monotonic()
-        lost: Answer | None = None
         with self.changed:
             assert self._busy is not None
             (stream, number, offered_s, begun_s), self._busy = self._busy, None
@@ -215,24 +260,18 @@ class Hub:
             if stream in self._streams:
                 if annotation is not None:
                     annotation = stream.tracker.track(annotation)
-                stream.outbox.append(
-                    Answer(
-                        number,
-                        task.frame,
-                        task.slot.retain(),
-                        annotation,
-                        reason,
-                        queued_ms=1000 * (begun_s - offered_s),
-                        total_ms=total_ms,
-                        dropped=stream.dropped,
-                        begun_at_s=begun_s,
-                        answered_at_s=now_s,
-                    )
+                answer = Answer(
+                    number,
+                    task.frame,
+                    task.slot.retain(),
+                    annotation,
+                    reason,
+                    queued_ms=1000 * (begun_s - offered_s),
+                    total_ms=total_ms,
+                    dropped=stream.dropped,
+                    begun_at_s=begun_s,
+                    answered_at_s=now_s,
                 )
-                if len(stream.outbox) > _OUTBOX:
-                    lost = stream.outbox.popleft()
-                    self.let_go(stream, READER)
+                self._put(stream, answer)
             self._next()
             self.changed.notify_all()
-        if lost is not None:
-            lost.slot.release()

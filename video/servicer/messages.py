@@ -24,9 +24,10 @@ def reply_message(answer: Answer, masks: int) -> video_pb2.AnnotateReply:
         id=answer.id,
         pts_us=round(1e6 * answer.frame.pts_s),
         error=answer.reason,
-        quality=quality_message(answer.frame.quality),
         dropped=answer.dropped,
     )
+    if answer.slot is not None:
+        reply.quality.CopyFrom(quality_message(answer.frame.quality))
     reply.stage_ms["queue"], reply.stage_ms["total"] = answer.queued_ms, answer.total_ms
     annotation = answer.annotation
     if annotation is None:

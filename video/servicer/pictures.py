@@ -15,6 +15,7 @@ import av.error
 import cv2
 import numpy as np
 import numpy.typing as npt
+import simplejpeg
 from PIL import Image, UnidentifiedImageError
 
 from trocar.runtime.errors import InvalidInput
@@ -25,14 +26,25 @@ from trocar.video.ring import MAX_SIDE_PX
 SHARED_FOLDER = Path("/dev/shm")
 SHARED_PREFIX = "trocar-video-"
 _SHARED_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+# Bytes a pixel of each format.
+_SAMPLES = {
+    video_pb2.PIXEL_FORMAT_BGR: 3.0,
+    video_pb2.PIXEL_FORMAT_RGB: 3.0,
+    video_pb2.PIXEL_FORMAT_GREY: 1.0,
+    video_pb2.PIXEL_FORMAT_NV12: 1.5,
+}
 _CONVERSIONS = {
     video_pb2.PIXEL_FORMAT_RGB: cv2.COLOR_RGB2BGR,
     video_pb2.PIXEL_FORMAT_GREY: cv2.COLOR_GRAY2BGR,
     video_pb2.PIXEL_FORMAT_NV12: cv2.COLOR_YUV2BGR_NV12,
 }
 
-# A decoded picture: the client's id, its time, its size, and what writes it as BGR.
+# A picture: the client's id, its time, its size, and what writes it as BGR or says that it is damaged.
 Decoded = tuple[int, int, tuple[int, int], Callable[[UInt8Array], None]]
+
+
+class DamagedPicture(InvalidInput):
+    """What a client sent as a JPEG or an access unit cannot be decoded: the frame is lost, not the stream."""
 
 
 class PictureReader:
@@ -46,6 +58,8 @@ class PictureReader:
 
         Raises
         ------
+        DamagedPicture
+            The frame's JPEG or access unit cannot be decoded; the next one may be.
         InvalidInput
             The frame holds no picture, or one that is not what it says.
         """
@@ -66,7 +80,12 @@ class PictureReader:
     def _access_unit(self, frame: video_pb2.VideoFrame) -> list[Decoded]:
         if self._h264 is None:
             self._h264 = av.CodecContext.create("h264", "r")
-            self._h264.options = {"flags": "low_delay"}
+            self._h264.options = {"flags": "low_delay+copy_opaque"}
+            # With threads, FFmpeg forgets the damage that all but the first of them find.
+            self._h264.thread_count = 1
+        if not frame.h264:
+            # FFmpeg takes an empty packet for the end, and nothing after it.
+            raise DamagedPicture("expected an H.264 access unit, got none")
         packet = av.Packet(frame.h264)
         # The codec orders pictures by time and hands the packet's opaque back with each.
         packet.pts = frame.pts_us
@@ -74,17 +93,26 @@ class PictureReader:
         try:
             pictures = self._h264.decode(packet)
         except av.error.FFmpegError as error:
-            raise InvalidInput(
-                f"frame {frame.id}: expected an H.264 access unit: {error.strerror}"
+            raise DamagedPicture(
+                f"expected an H.264 access unit that can be decoded: {error.strerror}"
             ) from error
         found: list[Decoded] = []
         for picture in pictures:
             _check_size(picture.height, picture.width)
             number: Any = frame.id if picture.opaque is None else picture.opaque
-            image = np.asarray(picture.to_ndarray(format="bgr24"), np.uint8)
             time_us = frame.pts_us if picture.pts is None else picture.pts
-            found.append((number, time_us, (picture.height, picture.width), _copier(image)))
+            found.append((number, time_us, (picture.height, picture.width), _drawn(picture)))
         return found
+
+
+def _drawn(picture: av.VideoFrame) -> Callable[[UInt8Array], None]:
+    def write(image_bgr: UInt8Array) -> None:
+        # The decoder has filled in what it missed: nobody should mark instruments in that.
+        if picture.is_corrupt:
+            raise DamagedPicture("expected a whole H.264 access unit, got a damaged one")
+        np.copyto(image_bgr, picture.to_ndarray(format="bgr24"))
+
+    return write
 
 
 def _jpeg(data: bytes) -> tuple[tuple[int, int], Callable[[UInt8Array], None]]:
@@ -97,18 +125,24 @@ def _jpeg(data: bytes) -> tuple[tuple[int, int], Callable[[UInt8Array], None]]:
             f"expected frames of 1 to {MAX_SIDE_PX} pixels a side, got more: {error}"
         ) from error
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
-        raise InvalidInput(f"expected a JPEG, got {len(data)} bytes that are none") from error
+        raise DamagedPicture(f"expected a JPEG, got {len(data)} bytes that are none") from error
     _check_size(height, width)
-    found = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-    if found is None or found.shape[:2] != (height, width):
-        raise InvalidInput(f"expected a whole JPEG of {width} x {height}, got a damaged one")
-    return (height, width), _copier(np.asarray(found, np.uint8))
+
+    def write(image_bgr: UInt8Array) -> None:
+        try:
+            # Not by OpenCV: what libjpeg finds damaged it tells stderr, and fills up with grey.
+            simplejpeg.decode_jpeg(data, "BGR", buffer=image_bgr)
+        except ValueError as error:
+            raise DamagedPicture(f"expected a whole JPEG of {width} x {height}: {error}") from error
+
+    return (height, width), write
 
 
 def _pixels(
     data: npt.NDArray[np.uint8], pixel_format: int, height: int, width: int
 ) -> tuple[tuple[int, int], Callable[[UInt8Array], None]]:
     _check_size(height, width)
+    _samples(pixel_format)
     if pixel_format == video_pb2.PIXEL_FORMAT_NV12:
         if height % 2 or width % 2:
             raise InvalidInput(f"NV12: expected an even height and width, got {width} x {height}")
@@ -136,8 +170,7 @@ def _shared(shared: video_pb2.SharedPicture) -> tuple[tuple[int, int], Callable[
         raise InvalidInput(f"expected a name of letters, digits, '_', '.' and '-', got {shared.name!r:.80}")
     _check_size(shared.height, shared.width)
     path = SHARED_FOLDER / f"{SHARED_PREFIX}{shared.name}"
-    samples = {video_pb2.PIXEL_FORMAT_NV12: 1.5, video_pb2.PIXEL_FORMAT_GREY: 1}.get(shared.format, 3)
-    needed = int(shared.height * shared.width * samples)
+    needed = int(shared.height * shared.width * _samples(shared.format))
     data = _read_shared(path, shared.offset, needed)
     return _pixels(data, shared.format, shared.height, shared.width)
 
@@ -163,6 +196,14 @@ def _read_shared(path: Path, offset: int, needed: int) -> npt.NDArray[np.uint8]:
     if len(data) != needed:
         raise InvalidInput(f"shared memory {path.name}: expected {needed} bytes, got {len(data)}")
     return np.frombuffer(data, np.uint8)
+
+
+def _samples(pixel_format: int) -> float:
+    """Bytes a pixel; protobuf lets any number through as an enumeration's value."""
+    if pixel_format not in _SAMPLES:
+        names = ", ".join(video_pb2.PixelFormat.keys())
+        raise InvalidInput(f"expected a pixel format of {names}, got {pixel_format}")
+    return _SAMPLES[pixel_format]  # type: ignore[index]
 
 
 def _copier(image: npt.NDArray[np.uint8]) -> Callable[[UInt8Array], None]:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
@@ -17,20 +16,14 @@ from trocar.runtime.server.services import ServiceContext
 from trocar.runtime.telemetry import Family, Stage, Telemetry, current, end_to_end, served_models
 from trocar.v1 import video_pb2, video_pb2_grpc
 from trocar.video.config import VideoConfig, read_config
-from trocar.video.frames import Frame, Quality
-from trocar.video.pipeline import Rings
-from trocar.video.quality import Inspector
 from trocar.video.remote import WorkerSpec
-from trocar.video.ring import Slot
 from trocar.video.segmenter import MODEL, Recipe, recipe
 from trocar.video.servicer.hub import Answer, Hub, Stream
-from trocar.video.servicer.messages import ACCEPTED, quality_of, reply_message
-from trocar.video.servicer.pictures import PictureReader
+from trocar.video.servicer.messages import ACCEPTED, reply_message
+from trocar.video.servicer.reader import Reader
 from trocar.video.servicer.tally import STAGES, Tally
 
 SERVICE_NAME = video_pb2.DESCRIPTOR.services_by_name["VideoService"].full_name
-# One waits for the model, one is in it, eight answers wait for a slow reader, one is sent, one is decoded.
-_SLOTS = 12
 
 
 class VideoServicer(video_pb2_grpc.VideoServiceServicer):
@@ -65,7 +58,7 @@ class VideoServicer(video_pb2_grpc.VideoServiceServicer):
         context.send_initial_metadata((ACCEPTED,))
         current().model = served.name
         idle_s = min(asked.keep_alive_ms / 1000 or self._config.idle_s, self._config.idle_s)
-        reader = _Reader(stream, requests, self._config.max_megapixels)
+        reader = Reader(stream, requests, self._config.max_megapixels)
         try:
             yield from self._replies(stream, asked, served, idle_s)
         finally:
@@ -116,11 +109,12 @@ class VideoServicer(video_pb2_grpc.VideoServiceServicer):
     ) -> Iterator[video_pb2.AnnotateReply]:
         first = True
         for answer in stream.answers(idle_s=idle_s):
-            self._record(_stages(answer))
+            if answer.slot is not None:
+                self._record(_stages(answer))
             try:
                 reply = reply_message(answer, asked.masks)
             finally:
-                answer.slot.release()
+                answer.release()
             if first:
                 reply.classes.extend(served.how.classes)
                 reply.object_from, reply.device = served.how.object_from, served.hub.remote.device
@@ -190,77 +184,6 @@ def _stages(answer: Answer) -> list[Stage]:
         ("wait", at_s - answer.queued_ms / 1000, at_s),
     ]
     return stages + end_to_end(answer.annotation.stage_ms if answer.annotation is not None else {}, at_s)
-
-
-class _Reader:
-    """Reads a stream's frames in a thread: gRPC hands requests out by blocking."""
-
-    def __init__(
-        self,
-        stream: Stream,
-        requests: Iterator[video_pb2.AnnotateRequest],
-        max_megapixels: float,
-    ) -> None:
-        self._stream, self._requests, self._max_megapixels = stream, requests, max_megapixels
-        self._error: Exception | None = None
-        self._thread = threading.Thread(target=self._run, name="video-reader", daemon=True)
-        self._thread.start()
-
-    def raise_error(self) -> None:
-        """Raise what ended the reading, if it was not the client's leaving."""
-        if self._error is not None:
-            raise self._error
-
-    def _run(self) -> None:
-        try:
-            self._read()
-        except Exception as error:  # raised again by the thread that answers
-            self._error = error
-        finally:
-            self._stream.finish()
-
-    def _received(self) -> Iterator[video_pb2.AnnotateRequest]:
-        while True:
-            try:
-                yield next(self._requests)
-            except StopIteration:
-                return
-            except Exception:  # gRPC's way to say that the call is over
-                return
-
-    def _read(self) -> None:
-        rings, pictures, inspect = Rings(_SLOTS), PictureReader(), Inspector()
-        index = 0
-        for request in self._received():
-            if request.WhichOneof("content") != "frame":
-                raise InvalidInput("expected a frame after the settings, got something else")
-            self._stream.form = request.frame.WhichOneof("picture") or ""
-            received_s = time.monotonic()
-            for number, pts_us, (height, width), write in pictures.read(request.frame):
-                if height * width > 1e6 * self._max_megapixels:
-                    raise InvalidInput(
-                        f"expected frames of at most {self._max_megapixels:g} megapixels "
-                        f"(max_megapixels), got {width} x {height}"
-                    )
-                slot = rings.slot(height, width, timeout_s=1.0)
-                if slot is None:
-                    self._stream.lose()
-                    continue
-                write(slot.image_bgr)
-                now_s = time.monotonic()
-                frame = Frame(index, pts_us / 1e6, now_s, slot.image_bgr, received_at_s=received_s)
-                received_s = now_s
-                frame = replace(frame, quality=_quality(request.frame, number, slot, inspect))
-                self._stream.offer(number, frame, slot)
-                slot.release()
-                index += 1
-
-
-def _quality(sent: video_pb2.VideoFrame, number: int, slot: Slot, inspect: Inspector) -> Quality:
-    """The client's own measure where it came with this very picture: H.264 may give another one first."""
-    if sent.HasField("quality") and number == sent.id:
-        return quality_of(sent.quality)
-    return inspect(slot.image_bgr)
 
 
 def _settings(requests: Iterator[video_pb2.AnnotateRequest]) -> video_pb2.StreamSettings:

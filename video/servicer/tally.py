@@ -44,6 +44,11 @@ class Tally:
             self._answered["annotated" if annotated else "ai_off"] += 1
             self._late += annotated and total_ms > self._soft_ms
 
+    def damaged(self) -> None:
+        """Count a frame that could not be decoded."""
+        with self._lock:
+            self._answered["damaged"] += 1
+
     def families(self) -> Iterator[Family]:
         """Return the counts; see `trocar.runtime.telemetry.Telemetry.collect`."""
         with self._lock:
@@ -51,9 +56,9 @@ class Tally:
         yield Family(
             "trocar_video_frames",
             "counter",
-            "Frames that came back from the model: annotated, or without (ai_off).",
+            "Frames that came back from the model: annotated, or without (ai_off); or that came damaged.",
             ("outcome",),
-            [((outcome,), float(answered.get(outcome, 0))) for outcome in ("annotated", "ai_off")],
+            [((outcome,), float(answered.get(outcome, 0))) for outcome in ("annotated", "ai_off", "damaged")],
         )
         yield Family(
             "trocar_video_frames_late",

@@ -1,13 +1,17 @@
 """CVAT for video 1.1: a track an instrument, a polygon a frame, in XML.
 
 Every frame of a track is a key frame: nothing is left to interpolation. Where an instrument is not seen its
-track ends with a shape marked `outside`.
+track ends with a shape marked `outside`. A task has one size, that of the first frame: where the resolution
+changes, polygons are scaled to it.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 from xml.etree import ElementTree
+
+import numpy as np
+import numpy.typing as npt
 
 from trocar.video.frames import Instance, Shown
 from trocar.video.sinks.base import Stream, Whole, instance_mask, outlines
@@ -34,7 +38,8 @@ class CvatSink:
                 mask = instance_mask(shown.annotation, one)
                 parts = outlines(mask)
                 if parts:
-                    seen[one.track] = ";".join(f"{x:.2f},{y:.2f}" for x, y in parts[0])
+                    points = self._scaled(parts[0], mask.shape)
+                    seen[one.track] = ";".join(f"{x:.2f},{y:.2f}" for x, y in points)
                     _shape(self._track(one), index, seen[one.track], outside=False)
         for number in self._open.keys() - seen.keys():
             _shape(self._tracks[number], index, self._open[number], outside=True)
@@ -66,6 +71,12 @@ class CvatSink:
     def abandon(self) -> None:
         """Nothing was written yet."""
         self._file.remove()
+
+    def _scaled(self, points: npt.NDArray[np.int32], shape: tuple[int, ...]) -> npt.NDArray[np.float64]:
+        """Pixel centres of a frame of some shape, in the first frame's pixels."""
+        scale = np.array([self._stream.width / shape[1], self._stream.height / shape[0]])
+        scaled: npt.NDArray[np.float64] = (points + 0.5) * scale - 0.5
+        return scaled
 
     def _track(self, one: Instance) -> ElementTree.Element:
         if one.track not in self._tracks:

@@ -8,12 +8,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
+import cv2
+
 from trocar.runtime.errors import InvalidInput
 from trocar.video.frames import Shown
 from trocar.video.sinks.base import Stream, Whole, instance_mask, outlines, writing
 
 # Fractions of the frame's side: finer than a hundredth of a pixel at 8192 columns.
 _YOLO_DIGITS = 6
+_YOLO_JPEG_QUALITY = 95
 
 
 class JsonlSink:
@@ -43,7 +46,10 @@ class JsonlSink:
 
 
 class MotSink:
-    """MOTChallenge's `gt.txt`: frame and track from 1, box, confidence, class 1, visibility 1."""
+    """MOTChallenge's `gt.txt`: frame and track from 1, box, 1 for "consider it", class from 1, visibility 1.
+
+    The seventh column is a confidence in a tracker's file alone: readers of `gt.txt` leave a 0 out.
+    """
 
     def __init__(self, path: Path, stream: Stream) -> None:
         self._file, self._stream = Whole(path), stream
@@ -54,11 +60,10 @@ class MotSink:
         for one in shown.annotation.instances if shown.annotation is not None else ():
             left, top, right, bottom = one.box_xyxy_px
             # MOT counts pixels from 1.
-            fields = (left + 1, top + 1, right - left, bottom - top, f"{one.confidence:.4f}")
+            box = (left + 1, top + 1, right - left, bottom - top)
             kind = self._stream.objects.index(one.label) + 1
-            self._lines.append(
-                ",".join(str(value) for value in (shown.frame.index + 1, one.track, *fields, kind, 1))
-            )
+            fields = (shown.frame.index + 1, one.track, *box, 1, kind, 1)
+            self._lines.append(",".join(str(value) for value in fields))
 
     def close(self) -> tuple[Path, ...]:
         """Write the file."""
@@ -70,39 +75,52 @@ class MotSink:
 
 
 class YoloSink:
-    """A folder as Ultralytics reads it: `labels/NAME_FRAME.txt`, a class and a polygon a line."""
+    """A data set as Ultralytics reads it: `images/NAME_FRAME.jpg`; `labels/NAME_FRAME.txt`, a polygon a line.
+
+    Frames without an annotation of their own are left out: an empty file of labels would say that nothing
+    is there.
+    """
 
     def __init__(self, path: Path, stream: Stream) -> None:
         if path.exists():
-            raise InvalidInput(f"expected a new folder for YOLO labels, got {path}: it exists")
+            raise InvalidInput(f"expected a new folder for a YOLO data set, got {path}: it exists")
         if not path.parent.is_dir():
             raise InvalidInput(f"expected a folder to make {path.name} in, got {path.parent}: no such folder")
         self._path, self._stream = path, stream
         self._partial = path.with_name(f".{path.name}.partial")
         shutil.rmtree(self._partial, ignore_errors=True)
         with writing(path):
-            (self._partial / "labels").mkdir(parents=True)
+            for name in ("images", "labels"):
+                (self._partial / name).mkdir(parents=True)
 
     def write(self, shown: Shown) -> None:
-        """Write the frame's file; a frame without instances has an empty one."""
-        height, width = shown.frame.image_bgr.shape[:2]
+        """Write the frame and its labels; one without instances has an empty file of them."""
+        annotation, image = shown.annotation, shown.frame.image_bgr
+        if annotation is None or annotation.frame_index != shown.frame.index:
+            return
+        height, width = image.shape[:2]
         lines = []
-        if (annotation := shown.annotation) is not None:
-            for one in annotation.instances:
-                kind = self._stream.objects.index(one.label)
-                for part in outlines(instance_mask(annotation, one)):
-                    # Pixel centres, as shares of the frame.
-                    points = ((part + 0.5) / (width, height)).ravel()
-                    lines.append(f"{kind} " + " ".join(f"{value:.{_YOLO_DIGITS}f}" for value in points))
-        name = f"{Path(self._stream.name).stem}_{shown.frame.index:06d}.txt"
+        for one in annotation.instances:
+            kind = self._stream.objects.index(one.label)
+            for part in outlines(instance_mask(annotation, one)):
+                # Pixel centres, as shares of the frame.
+                points = ((part + 0.5) / (width, height)).ravel()
+                lines.append(f"{kind} " + " ".join(f"{value:.{_YOLO_DIGITS}f}" for value in points))
+        name = f"{Path(self._stream.name).stem}_{shown.frame.index:06d}"
+        encoded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, _YOLO_JPEG_QUALITY])[1]
         with writing(self._path):
-            (self._partial / "labels" / name).write_text("".join(f"{line}\n" for line in lines))
+            (self._partial / "images" / f"{name}.jpg").write_bytes(encoded.tobytes())
+            (self._partial / "labels" / f"{name}.txt").write_text("".join(f"{line}\n" for line in lines))
 
     def close(self) -> tuple[Path, ...]:
         """Name the classes and put the folder in place."""
         names = "".join(f"  {number}: {name}\n" for number, name in enumerate(self._stream.objects))
         with writing(self._path):
-            (self._partial / "data.yaml").write_text(f"path: .\ntrain: images\nval: images\nnames:\n{names}")
+            # Without `path` folders are sought beside this file; "." would be where the reader was started.
+            (self._partial / "data.yaml").write_text(
+                "# One clip is no validation of itself: name another's images under val.\n"
+                f"train: images\nval: images\nnames:\n{names}"
+            )
             self._partial.rename(self._path)
         return (self._path,)
 
@@ -117,6 +135,8 @@ def frame_document(shown: Shown) -> dict[str, object]:
     return {
         "frame": shown.frame.index,
         "pts_s": round(shown.frame.pts_s, 6),
+        "height": shown.frame.image_bgr.shape[0],
+        "width": shown.frame.image_bgr.shape[1],
         "ai_on": shown.ai_on,
         "reason": shown.reason,
         "annotated_frame": None if shown.annotation is None else shown.annotation.frame_index,

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from stills import double
 
@@ -53,6 +54,11 @@ class Client:
         slot.release()
         self.index += 1
 
+    def send_damaged(self) -> None:
+        frame = Frame(self.index, self.index / 25, time.monotonic(), np.empty((0, 0, 3), np.uint8))
+        self.stream.refuse(1000 + self.index, frame, "damaged")
+        self.index += 1
+
     def finish(self) -> list[int]:
         self.stream.finish()
         self._thread.join(timeout=20)
@@ -62,7 +68,7 @@ class Client:
     def _read(self) -> None:
         for answer in self.stream.answers(idle_s=10):
             self.answers.append(answer)
-            answer.slot.release()
+            answer.release()
 
 
 def test_a_client_with_two_frames_under_way_loses_none(hub: Hub) -> None:
@@ -85,6 +91,36 @@ def test_of_a_burst_the_newest_wins_and_the_rest_is_counted(hub: Hub) -> None:
     assert found == sorted(found)
     assert len(found) + client.stream.dropped == 50
     assert client.stream.dropped > 0
+
+
+def test_damaged_frames_are_answered_in_their_turn() -> None:
+    hub = hub_of(double(ms=20))
+    client = Client(hub)
+    for sent in range(30):
+        while sent - len(client.answers) >= 2:
+            time.sleep(0.001)
+        if sent % 3:
+            client.send_damaged()
+        else:
+            client.send()
+    found = client.finish()
+    hub.close()
+    assert found == [1000 + index for index in range(30)]
+    assert client.stream.dropped == 0
+    reasons = ["damaged" if index % 3 else "" for index in range(30)]
+    assert [one.reason for one in client.answers] == reasons
+
+
+def test_a_flood_of_damaged_frames_takes_no_more_than_a_reader_s_outbox(hub: Hub) -> None:
+    stream = hub.join()
+    for index in range(1000):
+        frame = Frame(index, index / 25, time.monotonic(), np.empty((0, 0, 3), np.uint8))
+        stream.refuse(index, frame, "damaged")
+    stream.finish()
+    ids = [answer.id for answer in stream.answers(idle_s=5)]
+    hub.leave(stream)
+    assert ids == list(range(992, 1000))
+    assert stream.dropped == 992
 
 
 def test_streams_get_equal_turns_however_fast_one_sends() -> None:

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -15,10 +16,13 @@ import highdicom as hd
 import numpy as np
 import pydicom
 import pytest
+import yaml
 from pycocotools.coco import COCO
 
 from trocar.runtime.errors import InvalidInput
 from trocar.video.frames import Annotation, Frame, Instance, Quality, Shown
+from trocar.video.privacy import PrivacyGuard, PrivacySettings
+from trocar.video.recording import Recording
 from trocar.video.sinks.base import Stream, instance_mask
 from trocar.video.sinks.coco import CocoSink
 from trocar.video.sinks.cvat import CvatSink
@@ -107,9 +111,35 @@ def test_cvat_polygons_fill_to_the_masks_and_tracks_end_outside(tmp_path: Path) 
     assert outside == [(0, "0"), (1, "1"), (2, "0"), (3, "1"), (4, "0"), (5, "1")]
 
 
+def test_cvat_polygons_stay_in_place_when_the_resolution_changes(tmp_path: Path) -> None:
+    sink = CvatSink(tmp_path / "cvat.xml", STREAM)
+    for index in range(6):
+        one = shown(0)
+        if index >= 3:
+            # The same scene, three times as wide and twice as high.
+            larger = one.frame.image_bgr.repeat(2, axis=0).repeat(3, axis=1)
+            labels = one.annotation.labels.repeat(2, axis=0).repeat(3, axis=1)
+            instances = tuple(
+                replace(each, box_xyxy_px=tuple(np.multiply(each.box_xyxy_px, (3, 2, 3, 2)).tolist()))
+                for each in one.annotation.instances
+            )
+            annotation = replace(one.annotation, labels=labels, instances=instances)
+            one = replace(one, frame=replace(one.frame, image_bgr=larger), annotation=annotation)
+        sink.write(replace(one, frame=replace(one.frame, index=index)))
+    (path,) = sink.close()
+    root = ElementTree.parse(path).getroot()
+    size = root.find("meta/task/original_size")
+    assert (size.findtext("width"), size.findtext("height")) == (str(WIDTH), str(HEIGHT))
+    polygons = root.findall("track")[0].findall("polygon")
+    assert len(polygons) == 6
+    for polygon in polygons:
+        points = np.array([point.split(",") for point in polygon.get("points").split(";")], float)
+        assert points.min(axis=0) == pytest.approx([18, 28], abs=0.5)
+        assert points.max(axis=0) == pytest.approx([42, 52], abs=0.5)
+
+
 def test_yolo_polygons_are_shares_of_the_frame(tmp_path: Path) -> None:
     folder = written(tmp_path / "yolo", YoloSink)
-    assert "0: instrument" in (folder / "data.yaml").read_text()
     files = sorted((folder / "labels").iterdir())
     assert [one.name for one in files] == [f"clip <1>_{index:06d}.txt" for index in range(6)]
     kind, *values = files[3].read_text().split()
@@ -120,12 +150,61 @@ def test_yolo_polygons_are_shares_of_the_frame(tmp_path: Path) -> None:
     assert np.array_equal(filled.astype(bool), disc((33, 40), 12))
 
 
+def test_yolo_is_a_data_set_that_loads_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Resolved as Ultralytics does: `check_det_dataset`, then `img2label_paths`."""
+    file = written(tmp_path / "yolo", YoloSink) / "data.yaml"
+    monkeypatch.chdir("/")
+    data = yaml.safe_load(file.read_text())
+    assert data["names"] == {0: "instrument"}
+    root = Path(data.get("path") or file.parent)
+    for part in ("train", "val"):
+        images = sorted((root / data[part]).iterdir())
+        assert len(images) == 6
+        for index, image in enumerate(images):
+            labels = Path("/labels/".join(str(image).rsplit("/images/", 1)).rsplit(".", 1)[0] + ".txt")
+            assert labels.read_text().count("\n") == len(shown(index).annotation.instances)
+            pixels = cv2.imread(str(image))
+            assert pixels.shape == (HEIGHT, WIDTH, 3)
+            assert np.abs(pixels.astype(int) - shown(index).frame.image_bgr).max() <= 2
+
+
+def test_yolo_has_neither_image_nor_label_of_what_was_not_annotated_or_not_kept(tmp_path: Path) -> None:
+    recording = Recording([YoloSink(tmp_path / "yolo", STREAM)], PrivacyGuard(PrivacySettings(inside_for=1)))
+    recording.write(shown(0))
+    recording.write(replace(shown(1), annotation=None))
+    outside = shown(2)
+    recording.write(replace(outside, frame=replace(outside.frame, quality=Quality(out_of_body=1.0))))
+    recording.write(replace(shown(3), annotation=shown(0).annotation))  # drawn, but of a frame before
+    recording.write(shown(4, away=True))
+    recording.close()
+    for part in ("images", "labels"):
+        names = sorted(one.stem for one in (tmp_path / "yolo" / part).iterdir())
+        assert names == ["clip <1>_000000", "clip <1>_000004"]
+
+
 def test_mot_lines_count_from_one(tmp_path: Path) -> None:
     rows = np.loadtxt(written(tmp_path / "gt.txt", MotSink), delimiter=",")
     assert rows.shape == (9, 9)
     # Frame 0: the disc of radius 12 about (30, 40) spans columns 18..42 and rows 28..52.
-    assert rows[0].tolist() == [1, 1, 19, 29, 25, 25, 0.75, 1, 1]
+    assert rows[0].tolist() == [1, 1, 19, 29, 25, 25, 1, 1, 1]
     assert sorted(set(rows[:, 1])) == [1, 2]
+
+
+def test_no_mot_line_is_left_out_by_trackeval(tmp_path: Path) -> None:
+    """Read as TrackEval's MotChallenge2DBox reads ground truth; the package itself brings a second OpenCV."""
+    boxes: dict[int, list[tuple[int, ...]]] = {}
+    for line in written(tmp_path / "gt.txt", MotSink).read_text().splitlines():
+        row = line.split(",")
+        track, zero_marked, kind = int(row[1]), int(float(row[6])), int(float(row[7]))
+        if zero_marked != 0 and kind == 1:
+            boxes.setdefault(int(row[0]), []).append((track, *(int(float(one)) for one in row[2:6])))
+    for index in range(6):
+        expected = [
+            (one.track, left + 1, top + 1, right - left, bottom - top)
+            for one in shown(index).annotation.instances
+            for left, top, right, bottom in [one.box_xyxy_px]
+        ]
+        assert boxes[index + 1] == expected
 
 
 def test_jsonl_has_a_line_a_frame(tmp_path: Path) -> None:
@@ -133,6 +212,7 @@ def test_jsonl_has_a_line_a_frame(tmp_path: Path) -> None:
     documents = [json.loads(line) for line in lines]
     assert [one["frame"] for one in documents] == list(range(6))
     assert documents[2]["pts_s"] == 0.08
+    assert (documents[2]["height"], documents[2]["width"]) == (HEIGHT, WIDTH)
     assert documents[2]["quality"]["smoke"] == 0.25
     assert documents[2]["stage_ms"] == {"total": 12.5}
     assert documents[2]["instances"][0]["tip_xy_px"] == [32.0, 28.0]
