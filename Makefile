@@ -18,7 +18,7 @@ export CMAKE_BUILD_PARALLEL_LEVEL ?= $(shell nproc 2>/dev/null || echo 2)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help env build demo test dicomtools sanitize gpu bench figures testtrain testray check ruff types imports clang-format stubs-current pytest stubs dev picture clean
+.PHONY: help env build demo test dicomtools camera sanitize gpu bench figures testtrain testray check ruff types imports clang-format stubs-current pytest stubs dev picture clean
 say = @printf '==> %s\n' "$(1)"
 
 help: ## list the targets
@@ -53,6 +53,10 @@ pytest: $(TOOLS)
 dicomtools: ## what DICOM files are tested with, from apt where there is root; else those tests skip
 	$(call say,apt: dicom3tools dcmtk orthanc)
 	@tools/dicomtools.sh
+
+camera: $(TOOLS) ## the tests of a camera, on a virtual one in a machine that QEMU emulates (slow)
+	$(call say,pytest: a camera)
+	@tools/camera.sh $(BIN)/python build/camera
 
 sanitize: $(TOOLS) $(SANITIZED) ## the kernels' tests with AddressSanitizer and UndefinedBehaviorSanitizer
 	$(call say,pytest: the kernels with sanitizers)

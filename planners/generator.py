@@ -61,7 +61,7 @@ class Generator:
         expected = {"features": (len(CHANNELS), *_SITES), "noise": (NOISE_CHANNELS, *_SITES)}
         found = {spec.name: spec.shape[1:] for spec in session.inputs}
         if found != expected:
-            raise ManifestMismatch(f"{model.folder}: expected a network that takes {expected}, got {found}")
+            raise ManifestMismatch(f"{model.place}: expected a network that takes {expected}, got {found}")
         manifest = model.manifest
         name = f"{manifest.name}/{manifest.version}"
         return cls(session, name, manifest.files["model.onnx"], manifest.novelty)

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from importlib.metadata import EntryPoint, entry_points
 from typing import NoReturn
 
+from trocar.runtime.address import without_secrets
 from trocar.runtime.command import INTENDED_USE, Command
 from trocar.runtime.errors import InvalidInput, TrocarError
 
@@ -76,8 +77,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _fail(message: str, code: int) -> int:
     if os.environ.get("TROCAR_DEBUG") == "1":
-        traceback.print_exc()
-    print(f"trocar: error: {' '.join(message.split())}", file=sys.stderr)
+        print(without_secrets(traceback.format_exc()), end="", file=sys.stderr)
+    print(f"trocar: error: {without_secrets(' '.join(message.split()))}", file=sys.stderr)
     return code
 
 

@@ -45,6 +45,10 @@ class PermissionDenied(TrocarError):
     exit_code = 2
 
 
+class Unimplemented(TrocarError):
+    """Something of a protocol that this server leaves out."""
+
+
 class QueueFull(TrocarError):
     """More work than the server accepts; try again later."""
 

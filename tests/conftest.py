@@ -100,13 +100,8 @@ def _tensors(*rows: tuple[str, str, list[object]]) -> list[dict[str, object]]:
     return [{"name": name, "dtype": dtype, "shape": shape, "layout": "axes"} for name, dtype, shape in rows]
 
 
-KINDS = {
-    "text": "string",
-    "int16": "int16",
-    "uint16": "uint16",
-    "uint32": "uint32",
-    "uint64": "uint64",
-}
+_NUMBERS = "bool float32 float64 int8 int16 int32 int64 uint8 uint16 uint32 uint64"
+KINDS = {"text": "string"} | {name: name for name in _NUMBERS.split()}
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from trocar.runtime.address import shown
 from trocar.runtime.channel import access_of, add_access
 from trocar.runtime.command import Command
 
@@ -57,7 +58,9 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     )
     flow = parser.add_argument_group("playing")
     flow.add_argument("--live", action="store_true", help="at the source's pace; the newest frame wins")
-    flow.add_argument("--display", action="store_true", help="show it fullscreen; q or Esc ends it")
+    flow.add_argument(
+        "--display", action="store_true", help="show it fullscreen; q or Esc ends it (needs opencv-python)"
+    )
     flow.add_argument("--mm-per-px", type=_scale, metavar="MM", help="scale of a calibrated camera")
     out = parser.add_argument_group("what to write")
     out.add_argument("--overlay", type=Path, metavar="OUT.mp4", help="the picture with its overlay, H.264")
@@ -111,13 +114,14 @@ def _run(args: argparse.Namespace) -> int:
         metrics=args.metrics,
         report=args.report,
     )
-    with _interruptible() as stop, progress(args.input) as moved:
+    with _interruptible() as stop, progress(shown(args.input)) as moved:
         document = annotate(job, stop=stop, moved=moved, settings=config, server=_server(args, config))
     if args.json:
         print(json.dumps(document, indent=2))
     else:
         show(document)
-    return 1 if document["frames"]["failed"] or document["broke_off"] else 0
+    damaged = document["corrupt_frames"] or document["broke_off"]
+    return 1 if document["frames"]["failed"] or damaged else 0
 
 
 def _server(args: argparse.Namespace, settings: VideoSettings) -> Server | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from array import array
 from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -163,3 +164,22 @@ def _percentiles(values: array[float]) -> dict[str, float]:
 
 def _rounded(value: float | np.floating[Any]) -> float:
     return round(float(value), 4)
+
+
+def remarks(document: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what a person has to know of a run beside its figures, a line each."""
+    if document["broke_off"]:
+        yield f"the stream broke off: {document['broke_off']}; what came before is kept"
+    if document["corrupt_frames"]:
+        yield f"{document['corrupt_frames']} frames could not be decoded and are left out"
+    if document["colours"]:
+        yield document["colours"]
+    if document["ai_off"]:
+        reasons = ", ".join(
+            f"{reason or 'no reason'} {count}" for reason, count in document["ai_off"].items()
+        )
+        yield f"AI off: {reasons}; {document['flips_per_1000']:.1f} changes per 1000 frames"
+    if document["blurred_out_of_body"]:
+        yield f"{document['blurred_out_of_body']} frames blurred: the camera seemed outside the body"
+    if document["not_recorded"]:
+        yield f"{document['not_recorded']} frames were not recorded: the files could not be written in time"

@@ -15,12 +15,13 @@ from typing import Protocol
 from trocar.runtime.errors import DeviceError, InvalidInput
 from trocar.video.frames import Annotation, Frame, Quality, Shown, UInt8Array
 from trocar.video.gate import GateSettings
+from trocar.video.pace import Newest, paced
 from trocar.video.presenter import Counts, Display, Draw, LatencySettings, Presenter
 from trocar.video.privacy import PrivacySettings
 from trocar.video.recording import Recorder, Recording
 from trocar.video.remote import Answered, Remote, Task, WatchdogSettings, WorkerSpec
 from trocar.video.ring import Ring, Slot
-from trocar.video.source import Picture, Source, paced
+from trocar.video.source import Picture, Source
 from trocar.video.tracker import Tracker, TrackerSettings
 
 # One decoded, three waiting to be shown, one shown, one in the model, one waiting for it, one annotated last,
@@ -151,10 +152,13 @@ def run_live(
     presenter = Presenter(settings.latency, settings.gate, settings.tracker, draw=draw, display=show)
     engine = open_engine(presenter.answered, 1)
     rings = Rings(_LIVE_SLOTS)
-    pictures = source.pictures() if source.live else paced(source.pictures(), stop)
+    newest = Newest(source, stop) if source.live else None
+    pictures = newest or (
+        (index, one, None) for index, one in enumerate(paced(source.pictures(), stop, source.fps))
+    )
     begun_s = time.monotonic()
     try:
-        for index, picture in enumerate(pictures):
+        for index, picture, decoded_at_s in pictures:
             if stop.is_set() or presenter.error is not None:
                 break
             slot = rings.slot(picture.height, picture.width)
@@ -162,7 +166,7 @@ def run_live(
                 presenter.counts.frames += 1
                 presenter.counts.dropped += 1
                 continue
-            frame = _decode(index, picture, slot)
+            frame = _decode(index, picture, slot, decoded_at_s)
             presenter.enqueue(frame, slot)
             if engine.inspects_first:
                 frame = replace(frame, quality=inspect(frame.image_bgr))
@@ -179,12 +183,17 @@ def run_live(
                     break
             slot.release()
     finally:
+        if newest is not None:
+            newest.close()
         presenter.close()
         engine.close()
         if recorder is not None:
             recorder.close()
     if presenter.error is not None:
         raise presenter.error
+    if newest is not None:
+        presenter.counts.frames += newest.missed
+        presenter.counts.dropped += newest.missed
     return _summary(source, presenter.counts, begun_s, presenter.flips, engine)
 
 
@@ -314,9 +323,9 @@ class _Canvas:
         return Shown(frame, self._image, annotation, annotation is not None, reason, now_s, stage_ms)
 
 
-def _decode(index: int, picture: Picture, slot: Slot) -> Frame:
+def _decode(index: int, picture: Picture, slot: Slot, decoded_at_s: float | None = None) -> Frame:
     picture.write(slot.image_bgr)
-    return Frame(index, picture.pts_s, time.monotonic(), slot.image_bgr)
+    return Frame(index, picture.pts_s, decoded_at_s or time.monotonic(), slot.image_bgr)
 
 
 def _summary(source: Source, counts: Counts, begun_s: float, flips: int, engine: Engine) -> Summary:

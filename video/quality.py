@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from trocar.runtime.kernels.preprocess import preprocess
 from trocar.video.frames import Quality, UInt8Array
 
 Float32Array = npt.NDArray[np.float32]
@@ -40,10 +41,11 @@ _BRIGHT, _WASHED_OUT = 0.92, 0.15
 # Tissue is redder than blue by this share of its red, and not greener than red by more than noise.
 _RED_OVER_BLUE, _GREEN_OVER_RED = 0.05, 1.05
 _NOISE = 0.005
+# A picture whose colours differ by less has none: grey travels as three planes that rounding tells apart.
+_COLOURLESS = 0.006
 # Shares of such pixels: a patient leaves more than the second, instruments and smoke included; a room less
 # than the first.
 _ROOM, _PATIENT = 0.22, 0.34
-_LEVELS = np.arange(256, dtype=np.float32) / np.float32(255)
 _WINDOWS = {size: np.ones((size, size), np.uint8) for size in (5, _DARK_WINDOW_PX)}
 
 
@@ -52,6 +54,19 @@ class Inspector:
 
     def __init__(self) -> None:
         self._held: _Planes | None = None
+        self._frames = self._colourless = self._exchanged = 0
+
+    @property
+    def remark(self) -> str:
+        """What is odd about most of the frames' colours; empty where nothing is."""
+        if 2 * self._colourless > self._frames:
+            return "the picture has no colour: whether the camera is outside the body cannot be judged"
+        if 2 * self._exchanged > self._frames:
+            return (
+                "with red and blue exchanged most frames would show the inside of a body: "
+                "expected colours in their right order"
+            )
+        return ""
 
     def __call__(self, image_bgr: UInt8Array) -> Quality:
         """Measure one frame.
@@ -69,14 +84,25 @@ class Inspector:
             level = sum(cv2.mean(plane)[0] for plane in (held.blue, held.green, held.red)) / 3
             return Quality(exposure=level, blur=1.0)
         held.find_detail()
+        self._frames += 1
         return Quality(
             smoke=_smoke(held),
             blur=_blur(held),
             fouling=_fouling(held),
             highlights=_highlights(held),
             exposure=cv2.mean(held.grey, mask=held.view)[0],
-            out_of_body=_out_of_body(held),
+            out_of_body=self._out_of_body(held),
         )
+
+    def _out_of_body(self, held: _Planes) -> float:
+        np.subtract(held.most, held.least, out=held.room)
+        if cv2.mean(held.room, mask=held.view)[0] < _COLOURLESS:
+            self._colourless += 1
+            if self._colourless == self._frames:  # no frame had any: the camera has none to give
+                return 0.0
+        score = _out_of_body(held, held.red, held.blue)
+        self._exchanged += score > 0.5 and _out_of_body(held, held.blue, held.red) < 0.5
+        return score
 
 
 def inspect(image_bgr: UInt8Array) -> Quality:
@@ -96,14 +122,13 @@ class _Planes:
         columns = min(_COLUMNS, width)
         rows = max(1, round(height * columns / width))
         shape = (rows, columns)
-        # Of a large frame every second pixel is enough: the mean over what remains hides the gaps.
-        self._step = 2 if width >= 4 * _COLUMNS else 1
-        half = (-(-height // self._step), -(-width // self._step), 3)
-        self._half = np.empty(half if self._step > 1 else (0, 0, 3), np.uint8)
-        self._small = np.empty((*shape, 3), np.uint8)
+        # Of a large frame two rows for each one here are enough: the mean along them hides the gaps.
+        self._step = max(1, height // (2 * rows))
         self._bytes, self.view = np.empty(shape, np.uint8), np.empty(shape, np.uint8)
         self._colours = np.empty((*shape, 3), np.float32)
-        self.blue, self.green, self.red, self.least, self.most = np.empty((5, *shape), np.float32)
+        self._planes = np.empty((3, *shape), np.float32)
+        self.blue, self.green, self.red = self._planes
+        self.least, self.most = np.empty((2, *shape), np.float32)
         self.grey, self.fine, self.coarse, self.room, self.other = np.empty((5, *shape), np.float32)
         self.yes, self.no = np.empty((2, *shape), np.bool_)
         self._regions = np.empty(shape, np.int32)
@@ -111,14 +136,8 @@ class _Planes:
 
     def take(self, image_bgr: UInt8Array) -> None:
         """Reduce a frame into the planes."""
-        source = image_bgr
-        if self._step > 1:
-            np.copyto(self._half, image_bgr[:: self._step, :: self._step])
-            source = self._half
-        cv2.resize(source, self._small.shape[1::-1], dst=self._small, interpolation=cv2.INTER_AREA)
-        for channel, plane in enumerate((self.blue, self.green, self.red)):
-            cv2.extractChannel(self._small, channel, dst=self._bytes)
-            cv2.LUT(self._bytes, _LEVELS, dst=plane)
+        rows = image_bgr[:: self._step]
+        preprocess(rows, self._planes, pixel_format="bgr", resize="area", order="bgr")
         cv2.merge((self.blue, self.green, self.red), dst=self._colours)
         cv2.cvtColor(self._colours, cv2.COLOR_BGR2GRAY, dst=self.grey)
         np.minimum(np.minimum(self.blue, self.green, out=self.least), self.red, out=self.least)
@@ -218,16 +237,16 @@ def _highlights(held: _Planes) -> float:
     return held.share(np.logical_and(bright, pale, out=held.yes))
 
 
-def _out_of_body(held: _Planes) -> float:
-    total = np.add(np.add(held.red, held.green, out=held.room), held.blue, out=held.room)
+def _out_of_body(held: _Planes, red: Float32Array, blue: Float32Array) -> float:
+    total = np.add(np.add(red, held.green, out=held.room), blue, out=held.room)
     lit = np.greater(total, 3 * _LIT, out=held.yes)
     lit_share = held.share(lit)
     if not lit_share:
         return 0.0
-    margin = np.add(np.multiply(held.red, _RED_OVER_BLUE, out=held.room), _NOISE, out=held.room)
-    redder = np.greater(np.subtract(held.red, held.blue, out=held.other), margin, out=held.no)
+    margin = np.add(np.multiply(red, _RED_OVER_BLUE, out=held.room), _NOISE, out=held.room)
+    redder = np.greater(np.subtract(red, blue, out=held.other), margin, out=held.no)
     np.logical_and(lit, redder, out=lit)
-    warm = np.multiply(held.red, _GREEN_OVER_RED, out=held.room)
+    warm = np.multiply(red, _GREEN_OVER_RED, out=held.room)
     np.logical_and(lit, np.greater_equal(warm, held.green, out=held.no), out=lit)
     share = held.share(lit) / lit_share
     return min(1.0, max(0.0, (_PATIENT - share) / (_PATIENT - _ROOM)))

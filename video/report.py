@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from trocar.runtime.command import INTENDED_USE
-from trocar.video.digest import QUALITIES, Digest
+from trocar.video.digest import QUALITIES, Digest, remarks
 
 _PHASE_COLOURS = {
     "outside": "#999999",
@@ -41,15 +41,13 @@ def render(document: Mapping[str, Any], digest: Digest) -> str:
     digest : the stream's values over time.
     """
     frames = document["frames"]
-    off = ", ".join(f"{reason} ({count})" for reason, count in document["ai_off"].items()) or "never"
     parts = [
         f"<h1>{_text(document['input'])}</h1>",
         f"<p class=note>{_text(INTENDED_USE)} Masks and figures were not checked by a person.</p>",
         f"<p>{frames['frames']} frames, {document['fps']:.1f} a second; model {_text(document['model'])} on "
         f"{_text(document['device'])}. Annotated {frames['annotated']}, skipped {frames['skipped']}, failed "
-        f"{frames['failed']}, dropped {frames['dropped']}. AI off: {_text(off)}; "
-        f"{document['flips_per_1000']:.1f} changes per 1000 frames. "
-        f"{document['blurred_out_of_body']} frames blurred as out of body.</p>",
+        f"{frames['failed']}, dropped {frames['dropped']}.</p>",
+        *(f"<p>{_text(remark)}.</p>" for remark in remarks(document)),
         _plot(_timeline(digest), "activity, instruments and picture quality over time"),
         "".join(_thumbnail(time_s, jpeg) for time_s, jpeg in digest.thumbnails),
         "<h2>Latency, ms</h2>",

@@ -6,9 +6,12 @@ import json
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+
+import cv2
 
 from trocar.runtime.errors import InvalidInput
 from trocar.runtime.repository.store import Repository, shipped
@@ -96,6 +99,8 @@ def annotate(
         See `Repository.open`.
     """
     check_places(job)
+    # The model's process has work for the other cores; OpenCV's threads take them to save microseconds.
+    cv2.setNumThreads(1)
     settings = settings or VideoSettings()
     if job.keep_out_of_body:
         settings = replace(settings, privacy=replace(settings.privacy, blur_out_of_body=False))
@@ -133,6 +138,7 @@ def _annotate(
     recording = Recording([sinks], guard)
     drawn = Overlay(instrument_palette() if server.label == INSTRUMENT_LABEL else object_palette())
     screen = open_display(stop) if job.display else None
+    inspect = Inspector()
 
     def shown(one: Shown) -> None:
         if screen is not None:
@@ -142,16 +148,18 @@ def _annotate(
     live = job.live or job.display or source.live
     try:
         if live:
-            summary = run_live(
+            run = partial(
+                run_live,
                 source,
                 server.open_engine,
                 draw=drawn.draw,
                 display=shown,
-                inspect=Inspector(),
+                inspect=inspect,
                 settings=settings,
                 stop=stop,
                 recording=recording,
             )
+            summary = run() if screen is None else screen.during(run)
         else:
 
             def kept(one: Shown) -> None:
@@ -163,15 +171,16 @@ def _annotate(
                 server.open_engine,
                 draw=drawn.draw,
                 display=kept,
-                inspect=Inspector(),
+                inspect=inspect,
                 settings=settings,
                 stop=stop,
             )
         document = {
-            "input": job.input,
+            "input": source.name,
             "model": server.model,
             "live": live,
             **digest.document(summary),
+            "colours": inspect.remark,
             "blurred_out_of_body": guard.blurred,
             "not_recorded": recording.missed,
             "files": [str(path) for path in recording.close()],
@@ -181,9 +190,6 @@ def _annotate(
     except BaseException:
         recording.abandon()
         raise
-    finally:
-        if screen is not None:
-            screen.close()
 
 
 class _Opened:

@@ -19,6 +19,8 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from trocar.video.digest import remarks
+
 _PIPED_WIDTH = 110
 _STAGES = ("preprocess", "model", "postprocess", "overlay", "total")
 
@@ -53,19 +55,8 @@ def show(document: Mapping[str, Any]) -> None:
         f"{frames['annotated']} annotated, {frames['skipped']} skipped, {frames['failed']} failed, "
         f"{frames['clean']} shown clean, {frames['dropped']} dropped"
     )
-    if document["broke_off"]:
-        console.print(f"the stream broke off: {document['broke_off']}; what came before is kept")
-    if document["ai_off"]:
-        reasons = ", ".join(
-            f"{reason or 'no reason'} {count}" for reason, count in document["ai_off"].items()
-        )
-        console.print(f"AI off: {reasons}; {document['flips_per_1000']:.1f} changes per 1000 frames")
-    if document["blurred_out_of_body"]:
-        console.print(f"{document['blurred_out_of_body']} frames blurred: the camera seemed outside the body")
-    if document["not_recorded"]:
-        console.print(
-            f"{document['not_recorded']} frames were not recorded: the files could not be written in time"
-        )
+    for remark in remarks(document):
+        console.print(remark)
     console.print(_latency(document["latency_ms"]))
     console.print(_quality(document["quality"]))
     if document["motion"]["tracks"]:

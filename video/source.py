@@ -11,20 +11,27 @@ import contextlib
 import math
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
+# Before PyAV: each brings a libxcb of its own, and with PyAV's first OpenCV's window hangs as it opens.
+import cv2  # noqa: F401
+
+# isort: split
 import av
 import av.error
 import av.logging
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
+from trocar.runtime.address import shown
 from trocar.runtime.errors import InvalidInput
 from trocar.video.frames import UInt8Array
 
+_T = TypeVar("_T")
 RENDERED = "rendered:"
 RENDERED_FPS = 25
 RENDERED_SECONDS = 6
@@ -34,7 +41,12 @@ _CAMERA = "/dev/video"
 PATTERN = "test:"
 # FFmpeg's own pattern, which moves and counts; played at its pace as a camera would be.
 _PATTERN_GRAPH = "testsrc2=size=1280x720:rate=25,realtime"
-_TIMEOUT_S = 10.0
+# An address answers within the first; a socket of it is never silent for longer than the second.
+_OPEN_S, _SILENT_S = 10.0, 6.0
+_CLOSE_S = 0.5
+_SAME_S = 0.001
+# Protocols whose servers say how long a recording is; without that it is a camera's, and has no end.
+_ENDLESS = ("rtsp://", "rtsps://")
 # A stream with more than this many frames in a row that cannot be decoded is not a stream any more.
 _MAX_CORRUPT = 250
 
@@ -55,7 +67,7 @@ class Source(Protocol):
 
     Parameters
     ----------
-    name : as the caller gave it.
+    name : as the caller gave it, without secrets.
     live : whether it sets its own pace and cannot wait.
     fps : frames a second as the container says; None where it does not.
     frames : how many there are as the container says; None where it does not.
@@ -106,24 +118,33 @@ class _AvPicture:
 
 class _AvSource:
     def __init__(self, name: str) -> None:
-        self.name = name
+        self.name, self._address = shown(name), name
         self.live = "://" in name or name.startswith(_CAMERA) or name == PATTERN
         self.corrupt, self.broke_off = 0, ""
+        # What was read of the file, shown or not: an edit list leaves frames out that are there.
+        self._packets = 0
         # FFmpeg's own lines on stderr say less than the one error that comes of them.
         av.logging.set_level(av.logging.PANIC)
         if not self.live and not Path(name).is_file():
             raise InvalidInput(f"expected a video file, a camera or an address, got {name}: no such file")
+        begun_s = time.monotonic()
         try:
             self._container = _opened(name)
         except (av.error.FFmpegError, OSError, ValueError) as error:
+            why = _text(error)
+            # FFmpeg has as many words for this as it has protocols.
+            if self.live and (waited_s := time.monotonic() - begun_s) >= _SILENT_S:
+                why = f"no picture within {waited_s:.0f} s"
             raise InvalidInput(
-                f"{name}: expected a video, got something that cannot be read: {_text(error)}"
-            ) from error
+                f"{self.name}: expected a video, got something that cannot be read: {why}"
+            ) from None  # PyAV's error holds the whole address
         try:
             self._stream = self._video_stream()
         except InvalidInput:
             self._container.close()
             raise
+        # Held by whoever reads: what is being read cannot be closed.
+        self._reading, self._closed = threading.Lock(), False
         rate = self._stream.average_rate
         self.fps = float(rate) if rate else None
         self.frames = self._frame_count()
@@ -133,13 +154,13 @@ class _AvSource:
         first_s: float | None = None
         last_s = -math.inf
         for frame in self._frames():
-            pts_s = frame.time if frame.time is not None else math.nan
+            pts_s = math.nan if frame.time is None else frame.time
             if first_s is None and not math.isnan(pts_s):
-                first_s = pts_s
-            pts_s = pts_s - (first_s or 0.0)
-            # Times that are missing or go back would break every consumer's order: one frame time instead.
+                # RTSP tells the time of its first pictures after them.
+                first_s = pts_s if last_s == -math.inf else pts_s - last_s - self._step_s(math.nan)
+            pts_s -= first_s or 0.0
             if not pts_s > last_s:
-                pts_s = 0.0 if last_s == -math.inf else last_s + 1.0 / (self.fps or 25.0)
+                pts_s = 0.0 if last_s == -math.inf else last_s + self._step_s(pts_s - last_s)
             last_s = pts_s
             if frame.width * frame.height > MAX_PIXELS:
                 raise InvalidInput(
@@ -147,10 +168,35 @@ class _AvSource:
                     f"got {frame.width} x {frame.height}"
                 )
             yield _AvPicture(frame, pts_s, reformatter)
+        if not self.broke_off and self._cut_short(last_s):
+            self.broke_off = "the other side ended it"
+        promised = self._stream.frames
+        if not self.broke_off and not self._closed and self._packets < promised:
+            self.broke_off = f"expected {promised} frames as the file says, got {self._packets}"
 
     def close(self) -> None:
+        self._closed = True
+        if self._reading.acquire(timeout=_CLOSE_S):
+            self._let_go()
+            self._reading.release()
+        # Else a thread waits for a camera that is silent, and lets it go when that has come to an end.
+
+    def _let_go(self) -> None:
         with contextlib.suppress(av.error.FFmpegError):
             self._container.close()
+
+    def _step_s(self, back_s: float) -> float:
+        """How far to go on from the last time where the stream has none, or goes back by so much."""
+        frame_s = 1.0 / (self.fps or 25.0)
+        # A picture that came twice, as parts of one do, must not push on all that follow.
+        return _SAME_S if -frame_s < back_s <= 0 else frame_s
+
+    def _cut_short(self, last_s: float) -> bool:
+        """Whether the end of a stream was none: FFmpeg takes a server that dies for one that has finished."""
+        if self._closed or not self._address.startswith(_ENDLESS):
+            return False
+        length = self._container.duration
+        return length is None or last_s < length / av.time_base - 1.0
 
     def _video_stream(self) -> Any:
         if not self._container.streams.video:
@@ -160,6 +206,9 @@ class _AvSource:
             raise InvalidInput(
                 f"{self.name}: expected a codec that can be decoded, got one that is not known"
             )
+        if stream.codec_context.name == "mjpeg":
+            # A damaged picture is shown as it comes otherwise, and nobody is told.
+            stream.codec_context.options = {"err_detect": "explode"}
         # Frame threads would each hold a picture back; slices do not.
         stream.thread_type = "SLICE" if self.live else "AUTO"
         return stream
@@ -176,32 +225,73 @@ class _AvSource:
         packets = self._container.demux(self._stream)
         in_a_row = 0
         while True:
-            try:
-                packet = next(packets)
-            except StopIteration:
-                return
-            except (av.error.FFmpegError, OSError) as error:
-                if isinstance(error, av.error.EOFError):
+            with self._reading:
+                frames, error = self._next(packets)
+                if self._closed:
+                    self._let_go()
                     return
-                self.broke_off = _text(error)
+            if frames is None:
+                if error is not None:
+                    silent = isinstance(error, (av.error.ExitError, TimeoutError))
+                    self.broke_off = f"nothing came for {_SILENT_S:g} s" if silent else _text(error)
                 return
-            try:
-                yield from packet.decode()
+            yield from frames
+            if error is None:
                 in_a_row = 0
-            except av.error.EOFError:
+                continue
+            self.corrupt += 1
+            in_a_row += 1
+            if in_a_row > _MAX_CORRUPT:
+                self.broke_off = f"{in_a_row} frames in a row could not be decoded: {_text(error)}"
                 return
-            except av.error.FFmpegError as error:
-                self.corrupt += 1
-                in_a_row += 1
-                if in_a_row > _MAX_CORRUPT:
-                    self.broke_off = f"{in_a_row} frames in a row could not be decoded: {_text(error)}"
-                    return
+
+    def _next(self, packets: Iterator[Any]) -> tuple[list[av.VideoFrame] | None, Exception | None]:
+        """Read a packet: its frames, none and why where it is damaged; None, and why it broke, at the end."""
+        if self._closed:
+            return None, None
+        try:
+            packet = next(packets)
+        except (StopIteration, av.error.EOFError):
+            return None, None
+        except (av.error.FFmpegError, OSError) as error:
+            return None, error
+        self._packets += packet.size > 0
+        try:
+            return packet.decode(), None
+        except av.error.EOFError:
+            return None, None
+        except av.error.FFmpegError as error:
+            return [], error
 
 
 def _opened(name: str) -> av.container.InputContainer:
     if name == PATTERN:
         return av.open(_PATTERN_GRAPH, format="lavfi")
-    return av.open(name, format="v4l2" if name.startswith(_CAMERA) else None, timeout=_TIMEOUT_S)
+    if name.startswith(_CAMERA):
+        # FFmpeg waits for a camera's first picture without a time-out.
+        return _within(_OPEN_S, lambda: av.open(name, format="v4l2"))
+    if "://" not in name:
+        return av.open(name)
+    # Nothing is read ahead to measure the rate of frames: it would be a second that comes too late.
+    options = {"fpsprobesize": "0"}
+    if name.startswith(_ENDLESS):
+        # Of the socket, in microseconds. After it FFmpeg asks for TCP where no UDP has come through.
+        options["timeout"] = str(round(1e6 * _SILENT_S))
+    return av.open(name, options=options, timeout=(_OPEN_S, _SILENT_S))
+
+
+def _within(seconds: float, call: Callable[[], _T]) -> _T:
+    """Call what may hang for ever; its thread is then left behind."""
+    found: Future[_T] = Future()
+
+    def run() -> None:
+        try:
+            found.set_result(call())
+        except Exception as error:
+            found.set_exception(error)
+
+    threading.Thread(target=run, name="video-open", daemon=True).start()
+    return found.result(seconds)
 
 
 @dataclass(slots=True)
@@ -241,20 +331,6 @@ class _RenderedSource:
 
     def close(self) -> None:
         pass
-
-
-def paced(pictures: Iterator[Picture], stop: threading.Event) -> Iterator[Picture]:
-    """Yield each picture when its time has come: a file played as a camera would deliver it.
-
-    `stop` ends a wait, however long a gap the file has.
-    """
-    begun_s: float | None = None
-    for picture in pictures:
-        if begun_s is None:
-            begun_s = time.monotonic() - picture.pts_s
-        if (left_s := begun_s + picture.pts_s - time.monotonic()) > 0:
-            stop.wait(left_s)
-        yield picture
 
 
 def _text(error: Exception) -> str:

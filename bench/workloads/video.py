@@ -79,13 +79,16 @@ def _network_alone(args: argparse.Namespace) -> Callable[[], object]:
 def _played(clip: str, live: bool, args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, list[float]]]:
     import threading
 
+    import cv2
+
     from trocar.video.gate import GateSettings
     from trocar.video.overlay import Overlay, instrument_palette
     from trocar.video.pipeline import VideoSettings, in_process, run_live, run_offline
-    from trocar.video.quality import inspect
+    from trocar.video.quality import Inspector
     from trocar.video.remote import WorkerSpec
     from trocar.video.source import open_source
 
+    cv2.setNumThreads(1)  # as `trocar annotate` does
     source = open_source(clip)
     stages: dict[str, list[float]] = {name: [] for name in _STAGES}
     shown_on: list[bool] = []
@@ -110,7 +113,7 @@ def _played(clip: str, live: bool, args: argparse.Namespace) -> tuple[dict[str, 
             in_process(worker, settings.watchdog),
             draw=Overlay(instrument_palette()).draw,
             display=display,
-            inspect=inspect,
+            inspect=Inspector(),
             settings=settings,
             stop=threading.Event(),
         )

@@ -26,7 +26,7 @@ def subfolders(folder: Path) -> set[str]:
                 if entry.is_dir(follow_symlinks=False) and not entry.name.startswith(".")
             }
     except OSError as error:
-        raise InvalidInput(f"cannot read the repository {folder}: {error.strerror}") from error
+        raise InvalidInput(f"cannot read the repository {folder.name}: {error.strerror}") from error
 
 
 @contextmanager
@@ -38,11 +38,11 @@ def opened_folder(root: Path, *parts: str) -> Iterator[int]:
     ManifestMismatch
         A part is a link, or no folder.
     """
-    path = root
+    path = Path()
     try:
         descriptor = os.open(root, _FOLDER)
     except OSError as error:
-        raise InvalidInput(f"cannot read the repository {root}: {error.strerror}") from error
+        raise InvalidInput(f"cannot read the repository {root.name}: {error.strerror}") from error
     try:
         for part in parts:
             path /= part

@@ -41,7 +41,7 @@ def open_model(model: Model, *, threads: int = 1, device: str = "auto", variant:
     held = model.manifest.variants
     if variant not in (AUTO, FULL, *held):
         raise InvalidInput(
-            f"{model.folder}: expected a variant of {', '.join((FULL, *held))}, got {variant!r:.80}"
+            f"{model.place}: expected a variant of {', '.join((FULL, *held))}, got {variant!r:.80}"
         )
     if variant == AUTO:
         engine = None if device == "cpu" else _first_engine(model)
@@ -52,12 +52,12 @@ def open_model(model: Model, *, threads: int = 1, device: str = "auto", variant:
     if chosen.format == "onnx":
         return _open_graph(model, chosen.file, threads, device)
     if device == "cpu":
-        raise DeviceError(f"{model.folder / chosen.file}: expected a GPU to run this engine, got device cpu")
+        raise DeviceError(f"{model.place / chosen.file}: expected a GPU to run this engine, got device cpu")
     return _open_engine(model, chosen)
 
 
 def _open_graph(model: Model, file: str, threads: int, device: str) -> Session:
-    path = model.folder / file
+    path = model.place / file
     try:
         session = open_session(model.read(file), threads=threads, device=device)
     except InvalidInput as error:
@@ -92,7 +92,7 @@ def _first_engine(model: Model) -> Session | None:
 def _open_engine(model: Model, variant: Variant) -> Session:
     from trocar.runtime.session.tensorrt import open_engine
 
-    manifest, path = model.manifest, model.folder / variant.file
+    manifest, path = model.manifest, model.place / variant.file
     for key, kind in ENGINE_FACTS.items():
         if not isinstance(variant.engine.get(key), kind):
             got = variant.engine.get(key)

@@ -78,11 +78,15 @@ class Model:
         """
         if name not in self.manifest.files:
             raise ManifestMismatch(
-                f"{self.folder}: expected one of {', '.join(sorted(self.manifest.files))}, got {name!r}"
+                f"{self.place}: expected one of {', '.join(sorted(self.manifest.files))}, got {name!r}"
             )
-        root = self.folder.parents[1]
-        with opened_folder(root, *self.folder.relative_to(root).parts) as descriptor:
-            return _verified(descriptor, self.folder / name, self.manifest.files[name])
+        with opened_folder(self.folder.parents[1], *self.place.parts) as descriptor:
+            return _verified(descriptor, self.place / name, self.manifest.files[name])
+
+    @property
+    def place(self) -> Path:
+        """The folder as messages name it, `name/version`: where the repository lies is its owner's affair."""
+        return Path(*self.folder.parts[-2:])
 
 
 class Repository:
@@ -104,7 +108,7 @@ class Repository:
 
     def versions(self, name: str) -> tuple[int, ...]:
         """Versions of a model, oldest first; empty where there is no such model."""
-        require_name(name, str(self.root))
+        require_name(name, "the repository")
         return self._versions(name) if name in subfolders(self.root) else ()
 
     def open(self, name: str, version: int | None = None) -> Model:
@@ -198,7 +202,7 @@ class Repository:
         return place
 
     def _open(self, name: str, version: int, trusted: TrustedKeys | None) -> Model:
-        folder = self.root / name / str(version)
+        folder = Path(name, str(version))
         path = folder / MANIFEST_NAME
         with opened_folder(self.root, name, str(version)) as descriptor:
             data = read_file(descriptor, path, MAX_MANIFEST_BYTES)
@@ -221,7 +225,7 @@ class Repository:
                 content = _verified(descriptor, folder / file, digest)
                 check_content(file, content, str(folder / file))
                 size += len(content)
-        return Model(manifest, data, folder, size, tuple(sorted(signatures)), signed_by)
+        return Model(manifest, data, self.root / folder, size, tuple(sorted(signatures)), signed_by)
 
     def _versions(self, name: str) -> tuple[int, ...]:
         found = (int(entry) for entry in subfolders(self.root / name) if _VERSION.fullmatch(entry))
@@ -229,16 +233,14 @@ class Repository:
 
     def _missing(self, name: str, version: int | None, versions: tuple[int, ...]) -> TrocarError:
         """Return why there is no such model: a link that is not followed, or what there is instead."""
-        folder = self.root / name
-        for place in (folder, folder / str(version)):
-            if place.is_symlink():
+        for place in (Path(name), Path(name, str(version))):
+            if (self.root / place).is_symlink():
                 return ManifestMismatch(f"{place}: expected a folder, got a symbolic link")
         if versions:
             have = ", ".join(map(str, versions))
-            return ModelNotFound(f"no version {version} of {name!r} in {self.root}; there is {have}")
-        return ModelNotFound(
-            f"no model {name!r} in {self.root}; there is {', '.join(self.names()) or 'none'}"
-        )
+            return ModelNotFound(f"no version {version} of {name!r} in the repository; there is {have}")
+        have = ", ".join(self.names()) or "none"
+        return ModelNotFound(f"no model {name!r} in the repository; there is {have}")
 
 
 def shipped() -> Repository:

@@ -83,12 +83,19 @@ class Server:
         self._on_drain: list[Callable[[], None]] = []
         self._watch = Watch(limits.watch_s)
         self.telemetry.collect(self._watch.families)
+        self._health = health.Health()
         self._names = add_services(
-            self._server, services, config, scheduler, self.telemetry, self._watch, self._on_drain.append
+            self._server,
+            services,
+            config,
+            scheduler,
+            self.telemetry,
+            self._watch,
+            self._on_drain.append,
+            self._health.require,
         )
         if auth is not None:
             auth.services = self._names
-        self._health = health.Health()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         if limits.reflection:
             shown = (*self._names, health.SERVICE_NAME, reflection.SERVICE_NAME)

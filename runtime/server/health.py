@@ -7,7 +7,7 @@ watchers that come and go stop the whole server.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import grpc
@@ -27,6 +27,7 @@ class Health(health_pb2_grpc.HealthServicer):
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._statuses: dict[str, Any] = {OVERALL: _Response.SERVING}
+        self._checks: dict[str, Callable[[], bool]] = {}
         self._watchers = 0
         self._ending = False
 
@@ -37,6 +38,10 @@ class Health(health_pb2_grpc.HealthServicer):
                 self._statuses[service] = status
                 self._changed.notify_all()
 
+    def require(self, service: str, check: Callable[[], bool]) -> None:
+        """Say NOT_SERVING of a service for as long as a check of its own, asked each time, says no."""
+        self._checks[service] = check
+
     def enter_graceful_shutdown(self) -> None:
         """Say NOT_SERVING of everything from now on."""
         with self._changed:
@@ -46,7 +51,7 @@ class Health(health_pb2_grpc.HealthServicer):
 
     def Check(self, request: Any, context: Any) -> Any:  # noqa: N802
         """Return a service's status."""
-        status = self._statuses.get(request.service)
+        status = self._status(request.service)
         if status is None:
             context.abort(
                 grpc.StatusCode.NOT_FOUND, f"expected a service of this server, got {request.service!r:.80}"
@@ -66,14 +71,19 @@ class Health(health_pb2_grpc.HealthServicer):
         try:
             said = None
             while context.is_active():
-                status = self._statuses.get(request.service, _Response.SERVICE_UNKNOWN)
+                status = self._status(request.service, _Response.SERVICE_UNKNOWN)
                 if status != said:
                     yield _Response(status=status)
                     said = status
                 with self._changed:
                     # Bound, for a client that leaves is not a change.
-                    if self._statuses.get(request.service, _Response.SERVICE_UNKNOWN) == said:
+                    if self._status(request.service, _Response.SERVICE_UNKNOWN) == said:
                         self._changed.wait(LOOK_S)
         finally:
             with self._changed:
                 self._watchers -= 1
+
+    def _status(self, service: str, unknown: Any = None) -> Any:
+        status, check = self._statuses.get(service, unknown), self._checks.get(service)
+        works = status != _Response.SERVING or check is None or check()
+        return status if works else _Response.NOT_SERVING

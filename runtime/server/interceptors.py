@@ -28,6 +28,7 @@ from trocar.runtime.errors import (
     TrocarError,
     Unauthenticated,
     Unavailable,
+    Unimplemented,
 )
 from trocar.runtime.server.handlers import kind_of, with_behaviour
 from trocar.runtime.telemetry import Request, Telemetry, enter
@@ -41,6 +42,7 @@ STATUS: dict[type[TrocarError], grpc.StatusCode] = {
     ManifestMismatch: grpc.StatusCode.FAILED_PRECONDITION,
     Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
     PermissionDenied: grpc.StatusCode.PERMISSION_DENIED,
+    Unimplemented: grpc.StatusCode.UNIMPLEMENTED,
     QueueFull: grpc.StatusCode.RESOURCE_EXHAUSTED,
     OutOfMemory: grpc.StatusCode.RESOURCE_EXHAUSTED,
     DeadlineExceeded: grpc.StatusCode.DEADLINE_EXCEEDED,

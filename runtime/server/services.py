@@ -35,6 +35,7 @@ class ServiceContext:
     watch : tells of changes in the repository, where the server is told to look for them.
     telemetry : takes what can be seen from outside.
     on_drain : takes what is called when the server begins to drain, such as the end of idle streams.
+    ready_while : takes a service's full name and what says whether it can work, for health checks to ask.
     """
 
     settings: Mapping[str, Any]
@@ -46,6 +47,7 @@ class ServiceContext:
     watch: Watch
     telemetry: Telemetry
     on_drain: Callable[[Callable[[], None]], None]
+    ready_while: Callable[[str, Callable[[], bool]], None]
 
 
 class AddToServer(Protocol):
@@ -69,6 +71,7 @@ def add_services(
     telemetry: Telemetry,
     watch: Watch,
     on_drain: Callable[[Callable[[], None]], None],
+    ready_while: Callable[[str, Callable[[], bool]], None],
 ) -> dict[str, str]:
     """Add every service to the server and return their full protobuf names, each with its entry point's."""
     # Brings NumPy, whose threads must not start before the server has blocked the signals it waits for.
@@ -94,6 +97,7 @@ def add_services(
             watch=watch,
             telemetry=telemetry,
             on_drain=on_drain,
+            ready_while=ready_while,
         )
         names |= dict.fromkeys(add(server, context), name)
     return names

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import configparser
 import contextlib
+import fnmatch
 import json
 import re
 import shlex
@@ -27,6 +28,18 @@ yaml = pytest.importorskip("yaml", reason="PyYAML is not installed (test extra)"
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 UNIT = DEPLOY / "systemd" / "trocar.service"
+# KServe's ServingRuntimeSpec, without what is ModelMesh's or of many nodes: of a pod it takes no other field.
+RUNTIME_FIELDS = {
+    "affinity",
+    "annotations",
+    "containers",
+    "disabled",
+    "hostIPC",
+    "imagePullSecrets",
+    "labels",
+}
+RUNTIME_FIELDS |= {"multiModel", "nodeSelector", "protocolVersions", "supportedModelFormats", "tolerations"}
+RUNTIME_FIELDS |= {"volumes"}
 
 
 def unit_value(key: str) -> str:
@@ -40,15 +53,14 @@ def manifest() -> list[dict[str, Any]]:
     return list(yaml.safe_load_all((DEPLOY / "kserve" / "serving-runtime.yaml").read_text()))
 
 
-def docker_commands() -> list[list[str]]:
-    text = (DEPLOY / "docker" / "Dockerfile").read_text()
-    return [json.loads(found) for found in re.findall(r"^CMD (\[.*\])$", text, re.MULTILINE)]
+def dockerfile(pattern: str) -> list[str]:
+    return re.findall(pattern, (DEPLOY / "docker" / "Dockerfile").read_text(), re.MULTILINE)
 
 
 def test_every_command_line_is_one_that_trocar_takes() -> None:
     container = manifest()[1]["spec"]["containers"][0]
-    commands = [shlex.split(unit_value("ExecStart"))[1:], container["args"], *docker_commands()]
-    assert len(commands) == 4
+    (image,) = dockerfile(r"^CMD (\[.*\])$")
+    commands = [shlex.split(unit_value("ExecStart"))[1:], container["args"], json.loads(image)]
     parser = argparse.ArgumentParser(exit_on_error=False)
     COMMAND.configure(parser)
     for verb, *options in commands:
@@ -67,14 +79,69 @@ def test_probes_and_ports_are_where_the_server_listens() -> None:
     (port,) = (each["containerPort"] for each in container["ports"])
     assert container["args"][container["args"].index("--listen") + 1].endswith(f":{port}")
     assert container["readinessProbe"]["grpc"]["port"] == container["livenessProbe"]["grpc"]["port"] == port
-    assert container["livenessProbe"]["grpc"]["service"] == "inference.GRPCInferenceService"
+    # Without its model a pod is not ready, and restarting it would not help.
+    assert container["readinessProbe"]["grpc"]["service"] == "inference.GRPCInferenceService"
+    assert "service" not in container["livenessProbe"]["grpc"]
 
 
-def test_what_the_image_copies_is_there() -> None:
-    text = (DEPLOY / "docker" / "Dockerfile").read_text()
-    copied = set(re.findall(r"^COPY (?!--)(\S+) ", text, re.MULTILINE))
-    assert copied == {".", "tools/healthy.py"}
-    assert (DEPLOY.parent / "tools" / "healthy.py").is_file()
+def test_the_manifest_is_a_serving_runtime() -> None:
+    configured, runtime = manifest()
+    assert (runtime["apiVersion"], runtime["kind"]) == ("serving.kserve.io/v1alpha1", "ServingRuntime")
+    spec = runtime["spec"]
+    assert spec.keys() <= RUNTIME_FIELDS
+    assert spec["protocolVersions"] == ["grpc-v2"]
+    assert all(form["name"] and isinstance(form["version"], str) for form in spec["supportedModelFormats"])
+    (container,) = spec["containers"]
+    assert container["name"] == "kserve-container"
+    assert [port["name"] for port in container["ports"]] == ["h2c"]
+    volumes = {volume["name"]: volume["configMap"]["name"] for volume in spec["volumes"]}
+    assert volumes == {"config": configured["metadata"]["name"]}
+    (mount,) = container["volumeMounts"]
+    assert mount["name"] in volumes
+    assert container["args"][container["args"].index("--config") + 1] == f"{mount['mountPath']}/trocar.toml"
+    assert configured["data"].keys() == {"trocar.toml"}
+
+
+def test_kubernetes_can_tell_that_the_image_is_not_root() -> None:
+    assert manifest()[1]["spec"]["containers"][0]["securityContext"]["runAsNonRoot"] is True
+    (user,) = dockerfile(r"^USER (.+)$")
+    assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", user)  # a name is refused
+
+
+def test_a_drain_ends_before_whoever_waits_for_it_kills() -> None:
+    default = parse_config({}, where="nothing").server.drain_grace_s
+    assert int(unit_value("TimeoutStopSec")) > default
+    text = manifest()[0]["data"]["trocar.toml"]
+    kubernetes_s = 30  # terminationGracePeriodSeconds, which a ServingRuntime cannot set
+    assert parse_config(tomllib.loads(text), where="trocar.toml").server.drain_grace_s < kubernetes_s
+
+
+def test_what_the_image_copies_is_there_and_nothing_else_reaches_a_build() -> None:
+    root = DEPLOY.parent
+    assert set(dockerfile(r"^COPY (?!--)(\S+) ")) == {".", "tools/healthy.py"}
+    lines = (root / ".dockerignore").read_text().splitlines()
+    rules = [line for line in lines if line and not line.startswith("#")]
+    sent = {rule[1:] for rule in rules if rule.startswith("!")}
+    assert rules[0] == "*"
+    assert all((root / each).exists() for each in sent)
+    project = tomllib.loads((root / "pyproject.toml").read_text())
+    packages = project["tool"]["scikit-build"]["wheel"]["packages"].values()
+    folders = {Path(package).parts[0] for package in packages} | {"cmake"}
+    files = {
+        "CMakeLists.txt",
+        "pyproject.toml",
+        project["project"]["readme"],
+        *project["project"]["license-files"],
+    }
+    assert sent == folders | files | {"tools/healthy.py"}
+
+
+def test_the_unit_lets_nvidias_devices_in_whatever_the_driver_calls_them() -> None:
+    allowed = re.findall(r"^DeviceAllow=char-(\S+) rw$", UNIT.read_text(), re.MULTILINE)
+    old, new = ["nvidia-frontend"], ["nvidia", "nvidiactl"]  # in /proc/devices: before 550, and since
+    for device in [*old, *new, "nvidia-uvm", "nvidia-caps", "video4linux"]:
+        assert any(fnmatch.fnmatch(device, pattern) for pattern in allowed), device
+    assert not any(fnmatch.fnmatch("mem", pattern) for pattern in allowed)
 
 
 def test_systemd_accepts_the_unit_and_rates_it_safe(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import threading
 import time
@@ -11,9 +12,13 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
+import grpc
 import numpy as np
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from trocar.runtime.errors import TrocarError
+from trocar.runtime.repository.store import Repository
 from trocar.runtime.session.cuda import Gpu, find_gpu
 
 triton = pytest.importorskip(
@@ -130,7 +135,7 @@ def test_outputs_that_are_asked_for(client: Any) -> None:
         assert text.startswith("expected outputs of total, difference, each once, got ")
     classes = [triton.InferRequestedOutput("total", class_count=2)]
     code, text = _refused(lambda: client.infer("pair", _pair(), outputs=classes))
-    assert "got 'classification'" in text
+    assert (code, "got 'classification'" in text) == ("UNIMPLEMENTED", True)
 
 
 def test_other_datatypes(client: Any) -> None:
@@ -148,44 +153,56 @@ def test_other_datatypes(client: Any) -> None:
 
 
 _TEXT = np.array([[b"", "naïve\0".encode()], [b"x" * 300, b"b"]], object)
-_WHOLE = {
-    "int16": np.array([[-(2**15), 2**15 - 1], [0, 1]], np.int16),
-    "uint16": np.array([[0, 2**16 - 1], [1, 2]], np.uint16),
-    "uint32": np.array([[0, 2**32 - 1], [1, 2]], np.uint32),
-    "uint64": np.array([[0, 2**64 - 1], [1, 2]], np.uint64),
+_NUMBERS = {
+    "bool": np.array([[True, False], [False, True]]),
+    "float32": np.array([[-0.0, np.inf], [1e-45, 3.4e38]], np.float32),
+    "float64": np.array([[-0.0, -np.inf], [5e-324, 1.7e308]], np.float64),
+    **{
+        name: np.array([[np.iinfo(name).min, np.iinfo(name).max], [0, 1]], name)
+        for name in ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
+    },
+}
+# The protocol's name of each, and where typed elements of it stand.
+_TYPED = {
+    "bool": ("BOOL", "bool_contents"),
+    "float32": ("FP32", "fp32_contents"),
+    "float64": ("FP64", "fp64_contents"),
+    "int8": ("INT8", "int_contents"),
+    "int16": ("INT16", "int_contents"),
+    "int32": ("INT32", "int_contents"),
+    "int64": ("INT64", "int64_contents"),
+    "uint8": ("UINT8", "uint_contents"),
+    "uint16": ("UINT16", "uint_contents"),
+    "uint32": ("UINT32", "uint_contents"),
+    "uint64": ("UINT64", "uint64_contents"),
 }
 
 
 def _kinds() -> list[Any]:
-    whole = [_input(name, array, name.upper()) for name, array in _WHOLE.items()]
-    return [_input("text", _TEXT, "BYTES"), *whole]
+    numbers = [_input(name, array, _TYPED[name][0]) for name, array in _NUMBERS.items()]
+    return [_input("text", _TEXT, "BYTES"), *numbers]
 
 
 def _check_kinds(reply: Any) -> None:
-    for name, array in _WHOLE.items():
+    for name, array in _NUMBERS.items():
         found = reply.as_numpy(f"{name}_out")
-        assert (found.dtype, found.tolist()) == (array.dtype, array.tolist())
+        assert (found.dtype, found.tobytes()) == (array.dtype, array.tobytes())
     assert reply.as_numpy("text_out").tolist() == _TEXT.tolist()
 
 
-def test_text_and_whole_numbers_of_any_size(client: Any) -> None:
+def test_text_and_numbers_of_any_size(client: Any) -> None:
     metadata = {tensor.name: tensor.datatype for tensor in client.get_model_metadata("kinds").inputs}
-    assert metadata == {"text": "BYTES", **{name: name.upper() for name in _WHOLE}}
+    assert metadata == {"text": "BYTES", **{name: datatype for name, (datatype, _) in _TYPED.items()}}
     config = {tensor.name: tensor.data_type for tensor in client.get_model_config("kinds").config.input}
     assert config["text"] == 13  # TYPE_STRING
     for _ in range(3):
         _check_kinds(client.infer("kinds", _kinds()))
 
 
-def test_typed_text_and_whole_numbers_of_any_size(client: Any) -> None:
-    flat = {name: array.reshape(-1).tolist() for name, array in _WHOLE.items()}
-    tensors = [
-        _typed("text", "BYTES", [2, 2], bytes_contents=_TEXT.reshape(-1).tolist()),
-        _typed("int16", "INT16", [2, 2], int_contents=flat["int16"]),
-        _typed("uint16", "UINT16", [2, 2], uint_contents=flat["uint16"]),
-        _typed("uint32", "UINT32", [2, 2], uint_contents=flat["uint32"]),
-        _typed("uint64", "UINT64", [2, 2], uint64_contents=flat["uint64"]),
-    ]
+def test_typed_text_and_numbers_of_any_size(client: Any) -> None:
+    tensors = [_typed("text", "BYTES", [2, 2], bytes_contents=_TEXT.reshape(-1).tolist())]
+    for name, (datatype, place) in _TYPED.items():
+        tensors.append(_typed(name, datatype, [2, 2], **{place: _NUMBERS[name].reshape(-1).tolist()}))
     _check_kinds(triton.InferResult(_infer(client, "kinds", *tensors)))
 
 
@@ -345,8 +362,6 @@ def test_typed_contents(client: Any) -> None:
 def test_typed_contents_that_do_not_fit(
     client: Any, datatype: str, shape: list[int], contents: dict[str, Any], expected: str
 ) -> None:
-    import grpc
-
     mask = _typed("mask", "BOOL", [], bool_contents=[True])
     with pytest.raises(grpc.RpcError) as raised:
         _infer(client, "mixed", _typed("pixels", datatype, shape, **contents), mask)
@@ -355,8 +370,6 @@ def test_typed_contents_that_do_not_fit(
 
 
 def test_half_precision_travels_raw(client: Any) -> None:
-    import grpc
-
     with pytest.raises(grpc.RpcError) as raised:
         _infer(client, "half", _typed("image", "FP16", [1, 2, 8, 8], fp32_contents=[0.0] * 128))
     assert raised.value.details() == "input image: expected FP16 in raw_input_contents, got typed contents"
@@ -365,14 +378,13 @@ def test_half_precision_travels_raw(client: Any) -> None:
 def test_priorities_sequences_and_parameters_are_refused_by_name(client: Any) -> None:
     for priority in range(4):
         assert client.infer("pair", _pair(), priority=priority)
-    for name, changes in (
-        ("priority", {"priority": 4}),
-        ("sequence_", {"sequence_id": 7, "sequence_start": True}),
-        ("colour", {"parameters": {"colour": "red"}}),
+    for name, changes, expected in (
+        ("priority", {"priority": 4}, "INVALID_ARGUMENT"),
+        ("sequence_", {"sequence_id": 7, "sequence_start": True}, "UNIMPLEMENTED"),
+        ("colour", {"parameters": {"colour": "red"}}, "INVALID_ARGUMENT"),
     ):
         code, text = _refused(lambda changes=changes: client.infer("pair", _pair(), **changes))
-        assert code == "INVALID_ARGUMENT"
-        assert name in text
+        assert (code, name in text) == (expected, True)
 
 
 def test_timeouts(client: Any) -> None:
@@ -406,6 +418,22 @@ def test_a_stream(client: Any) -> None:
         else:
             assert (error, result.get_response().id) == (None, str(number))
             assert np.array_equal(result.as_numpy("total"), 2 * FLOATS)
+    client.stop_stream()
+
+
+def test_a_stream_says_that_an_answer_is_the_last_where_it_is_asked(client: Any) -> None:
+    answers: SimpleQueue[Any] = SimpleQueue()
+    client.start_stream(lambda result, error: answers.put((result, error)))
+    for final in (True, False, True):
+        client.async_stream_infer("pair", _pair(), enable_empty_final_response=final)
+    for final in (True, False, True):
+        result, error = answers.get(timeout=20)
+        assert error is None
+        said = result.get_response().parameters
+        assert [(key, value.bool_param) for key, value in said.items()] == [
+            ("triton_final_response", True)
+        ] * final
+        assert np.array_equal(result.as_numpy("total"), 2 * FLOATS)
     client.stop_stream()
 
 
@@ -462,7 +490,7 @@ def test_the_repository(client: Any) -> None:
     assert _refused(lambda: client.unload_model("nobody"))[0] == "NOT_FOUND"
     assert _refused(lambda: client.load_model("../etc"))[0] == "INVALID_ARGUMENT"
     code, text = _refused(lambda: client.load_model("half", config='{"backend": "python"}'))
-    assert (code, "expected no parameter 'config'" in text) == ("INVALID_ARGUMENT", True)
+    assert (code, "expected no parameter 'config'" in text) == ("UNIMPLEMENTED", True)
     state, reason = states()["broken_graph"]
     assert state == "UNAVAILABLE"
     assert "expected an ONNX model" in reason
@@ -706,3 +734,68 @@ def test_reflection_describes_it(start_server: Any) -> None:
     assert b"ModelStreamInfer" in answers[0].file_descriptor_response.file_descriptor_proto[0]
     assert answers[1].file_descriptor_response.file_descriptor_proto
     assert answers[2].error_response.error_code == grpc.StatusCode.NOT_FOUND.value[0]
+
+
+def test_health_of_the_service_is_what_server_ready_says(
+    start_server: Any, own_server: Any, inference_repository: Path, tmp_path: Path
+) -> None:
+    """Of the server it is not: it lives, whatever its models do."""
+    sound = tmp_path / "sound"
+    for name in ("pair", "half"):
+        shutil.copytree(inference_repository / name, sound / name)
+    healthy = start_server(config=f'[server]\nservices = "inference"\nrepository = "{sound}"\n')
+    for server, works in ((own_server, False), (healthy, True)):
+        with (
+            grpc.insecure_channel(server.target) as channel,
+            triton.InferenceServerClient(server.target) as asked,
+        ):
+            health = health_pb2_grpc.HealthStub(channel)
+            said = {
+                service: health.Check(health_pb2.HealthCheckRequest(service=service), timeout=20).status
+                for service in ("", "inference.GRPCInferenceService")
+            }
+            assert said == {"": 1, "inference.GRPCInferenceService": 1 if works else 2}
+            assert asked.is_server_ready() is works
+            watch = health.Watch(
+                health_pb2.HealthCheckRequest(service="inference.GRPCInferenceService"), timeout=60
+            )
+            assert next(watch).status == (1 if works else 2)
+            if works:
+                asked.unload_model("half")
+                (sound / "half" / "1" / "card.md").write_text("another")
+                _refused(lambda asked=asked: asked.load_model("half"))
+                assert next(watch).status == 2
+                (sound / "half" / "1" / "card.md").write_bytes(
+                    (inference_repository / "half" / "1" / "card.md").read_bytes()
+                )
+                asked.load_model("half")
+                assert next(watch).status == 1
+            watch.cancel()
+
+
+def test_no_refusal_says_where_the_models_lie(
+    own_server: Any, inference_repository: Path, tmp_path: Path
+) -> None:
+    said = []
+    with triton.InferenceServerClient(own_server.target) as client:
+        for name in ("nobody", "../models", "broken_graph", "broken_run"):
+            said += [
+                _text(lambda name=name: client.load_model(name)),
+                _text(lambda name=name: client.get_model_metadata(name)),
+                _text(lambda name=name: client.infer(name, [_input("left", FLOATS, "FP32")])),
+            ]
+        said += [model.reason for model in client.get_model_repository_index().models]
+    damaged = tmp_path / "damaged"
+    shutil.copytree(inference_repository / "pair", damaged / "pair")
+    (damaged / "pair" / "1" / "model.onnx").write_bytes(b"no graph")
+    repository = Repository(damaged)
+    for wrong in ("pair", "nobody", "../pair"):
+        with pytest.raises(TrocarError) as raised:
+            repository.open(wrong)
+        said.append(str(raised.value))
+    assert sum(map(bool, said)) > 12
+    assert "pair/1/model.onnx: expected SHA-256" in " ".join(said)
+    for text in said:
+        assert str(inference_repository) not in text
+        assert str(tmp_path) not in text
+        assert "site-packages" not in text

@@ -480,3 +480,54 @@ def test_a_server_that_refuses_the_client_is_one_line_and_no_file(
     done = trocar(*ask, *given["camera"])
     assert done.returncode == 0, done.stderr
     assert len(record.read_text().splitlines()) == 25
+
+
+def _clip(path: Path, change: Callable[[np.ndarray], np.ndarray]) -> Path:
+    """Twelve rendered frames, changed, every bit of them kept."""
+    with av.open(
+        str(path), "w", options={"movflags": "faststart"} if path.suffix == ".mp4" else {}
+    ) as container:
+        stream = container.add_stream("ffv1" if path.suffix == ".mkv" else "mpeg4", rate=25)
+        stream.height, stream.width = SIZE
+        stream.pix_fmt = "bgr0" if path.suffix == ".mkv" else "yuv420p"
+        for seed in range(12):
+            image = change(render_frame(seed, SIZE).image_rgb)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode(None))
+    return path
+
+
+def _grey(image_rgb: np.ndarray) -> np.ndarray:
+    return cv2.cvtColor(cv2.cvtColor(image_rgb, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+
+
+def _exchanged(image_rgb: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(image_rgb[..., ::-1])
+
+
+def test_pictures_without_colour_are_annotated_and_exchanged_colours_are_said(
+    trocar: Run, tmp_path: Path
+) -> None:
+    report = tmp_path / "report.html"
+    done = trocar("annotate", _clip(tmp_path / "grey.mkv", _grey), "--report", report, "--json")
+    document = json.loads(done.stdout)
+    assert (done.returncode, document["blurred_out_of_body"]) == (0, 0)
+    assert document["colours"].startswith("the picture has no colour")
+    assert "the picture has no colour" in report.read_text()
+    done = trocar("annotate", _clip(tmp_path / "exchanged.mkv", _exchanged))
+    assert "with red and blue exchanged most frames would show the inside of a body" in done.stdout
+    done = trocar("annotate", _clip(tmp_path / "right.mkv", np.copy), "--json")
+    assert json.loads(done.stdout)["colours"] == ""
+
+
+def test_a_cut_or_damaged_file_keeps_what_came_and_says_so(trocar: Run, tmp_path: Path) -> None:
+    whole = _clip(tmp_path / "whole.mp4", np.copy)
+    data = whole.read_bytes()
+    record, report = tmp_path / "frames.jsonl", tmp_path / "report.html"
+    assert trocar("annotate", whole).returncode == 0
+    (tmp_path / "cut.mp4").write_bytes(data[: len(data) * 6 // 10])
+    done = trocar("annotate", tmp_path / "cut.mp4", "--jsonl", record, "--report", report)
+    assert done.returncode == 1
+    assert "the stream broke off: expected 12 frames as the file says, got" in done.stdout
+    assert "the stream broke off" in report.read_text()
+    assert 0 < len(record.read_text().splitlines()) < 12

@@ -107,7 +107,9 @@ def test_the_view_is_the_circle_and_not_the_text_beside_it() -> None:
 )  # fmt: skip
 def test_rooms_and_drapes_are_outside_and_tissue_is_inside(colour, inside: bool) -> None:
     image = np.clip(np.array(colour) * (scene()[..., 2:] / 160.0), 0, 255).astype(np.uint8)
-    assert (inspect(image).out_of_body < 0.5) == inside
+    inspector = Inspector()
+    inspector(scene())  # the camera has colours: a picture without any is a wall
+    assert (inspector(image).out_of_body < 0.5) == inside
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 640), (480, 1), (3, 5), (17, 4001)])
@@ -140,3 +142,26 @@ def test_memory_that_is_kept_carries_nothing_over() -> None:
     black = np.zeros((360, 640, 3), np.uint8)
     frames = [scene(1), scene(2, (720, 1280)), black, veiled(scene(3), 0.5), scene(1)]
     assert [inspector(frame) for frame in frames] == [inspect(frame) for frame in frames]
+
+
+def test_a_picture_without_colour_is_not_called_a_room() -> None:
+    inspector = Inspector()
+    for seed in range(3):
+        grey = cv2.cvtColor(scene(seed), cv2.COLOR_BGR2GRAY)
+        assert inspector(cv2.cvtColor(grey, cv2.COLOR_GRAY2BGR)).out_of_body == 0.0
+    assert inspector.remark.startswith("the picture has no colour: ")
+    for seed in range(4):
+        inspector(scene(seed))
+    assert inspector.remark == ""  # most have
+
+
+def test_red_and_blue_exchanged_is_remarked_on() -> None:
+    inspector = Inspector()
+    for seed in range(3):
+        assert inspector(np.ascontiguousarray(scene(seed)[..., ::-1])).out_of_body > 0.5
+    assert inspector.remark.startswith("with red and blue exchanged most frames would show the inside")
+    room = Inspector()
+    for shade in (90, 120, 150):  # a white room, under light that is not quite
+        wall = np.full((360, 640, 3), (shade, shade - 2, shade - 6), np.uint8)
+        assert room(wall).out_of_body > 0.5
+    assert room.remark == ""

@@ -128,7 +128,9 @@ class Worker:
         services = find_services()
         server = cast(grpc.Server, self._collector)
         nobody = Telemetry(), Watch()
-        self._names = add_services(server, services, config, scheduler, *nobody, lambda _end: None)
+        self._names = add_services(
+            server, services, config, scheduler, *nobody, lambda _end: None, lambda _name, _check: None
+        )
         self._guard = Guard(Gate())
         self._threads = ThreadPoolExecutor(limits.max_running + limits.max_queued, thread_name_prefix="rpc")
 

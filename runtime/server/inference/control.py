@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from trocar.inference_v2 import open_inference_pb2 as pb
-from trocar.runtime.errors import InvalidInput, ModelNotFound, Unavailable
+from trocar.runtime.errors import InvalidInput, ModelNotFound, Unavailable, Unimplemented
 from trocar.runtime.repository.manifest import MODEL_NAME
 from trocar.runtime.server.inference.datatypes import Wire
 from trocar.runtime.server.inference.ipc import CudaRegion
@@ -194,6 +194,6 @@ def _require_repository(request: Any) -> None:
 def _refuse_parameters(request: Any, *known: str) -> None:
     for key in request.parameters:
         if key not in known:
-            raise InvalidInput(
+            raise Unimplemented(
                 f"expected no parameter {key!r:.80}: models come from the server's repository as they are"
             )

@@ -10,7 +10,7 @@ import numpy as np
 from google.protobuf.message import DecodeError
 
 from trocar.inference_v2 import open_inference_pb2 as pb
-from trocar.runtime.errors import InvalidInput
+from trocar.runtime.errors import InvalidInput, Unimplemented
 from trocar.runtime.server.inference.datatypes import CONTENTS, NAMES, require_tensor
 from trocar.runtime.server.inference.models import Loaded, Models
 from trocar.runtime.server.inference.span import Span
@@ -58,6 +58,7 @@ class Plan:
     shapes : of every output of the session, once a run has shown that they follow from the inputs'.
     own_bytes : what a binding would hold beside shared memory, then.
     bindable : whether a binding may be worth a try.
+    says_final : whether the reply says that no other follows, as none ever does.
     idle : bindings that wait for a request.
     """
 
@@ -68,6 +69,7 @@ class Plan:
     raw_count: int
     timeout_ns: int | None
     priority: Priority = Priority.INTERACTIVE
+    says_final: bool = False
     heads: dict[tuple[tuple[int, ...], ...], bytes] = field(default_factory=dict)
     shapes: dict[str, tuple[int, ...]] | None = None
     own_bytes: int = 0
@@ -116,6 +118,8 @@ class Plan:
         if (known := self.heads.get(shapes)) is not None:
             return known
         reply = pb.ModelInferResponse(model_name=self.loaded.name, model_version=self.loaded.version)
+        if self.says_final:
+            reply.parameters["triton_final_response"].bool_param = True
         for target, shape in zip(self.targets, shapes, strict=True):
             tensor = reply.outputs.add(name=target.spec.name, datatype=NAMES[target.spec.dtype], shape=shape)
             if target.span is not None:
@@ -147,7 +151,7 @@ def read(head: bytes, models: Models) -> Plan:
             "expected the protobuf message ModelInferRequest, got bytes that do not parse as it"
         ) from error
     loaded = models.get(request.model_name, request.model_version)
-    timeout_ns, priority = _request_parameters(request.parameters)
+    timeout_ns, priority, says_final = _request_parameters(request.parameters)
     specs = {spec.name: spec for spec in loaded.session.inputs}
     names = [tensor.name for tensor in request.inputs]
     if len(names) != len(specs) or set(names) != set(specs):
@@ -162,12 +166,13 @@ def read(head: bytes, models: Models) -> Plan:
         raw_count=raw_count,
         timeout_ns=timeout_ns,
         priority=priority,
+        says_final=says_final,
     )
 
 
-def _request_parameters(parameters: Mapping[str, Any]) -> tuple[int | None, Priority]:
+def _request_parameters(parameters: Mapping[str, Any]) -> tuple[int | None, Priority, bool]:
     """Read what a request may be asked besides; what would not be done is refused, not ignored."""
-    timeout_ns, priority = None, Priority.INTERACTIVE
+    timeout_ns, priority, says_final = None, Priority.INTERACTIVE, False
     for key in parameters:
         value = _value(parameters[key])
         if key == "timeout":
@@ -183,12 +188,14 @@ def _request_parameters(parameters: Mapping[str, Any]) -> tuple[int | None, Prio
             priority = Priority(value) if value else priority
         elif key in ("sequence_id", "sequence_start", "sequence_end"):
             if value:
-                raise InvalidInput(
+                raise Unimplemented(
                     f"parameter {key}: expected none, no model here keeps state, got {value!r:.40}"
                 )
-        elif key != "triton_enable_empty_final_response" or value:
+        elif key == "triton_enable_empty_final_response":
+            says_final = bool(value)
+        else:
             raise InvalidInput(f"expected parameters of timeout and priority, got {key!r:.80}")
-    return timeout_ns, priority
+    return timeout_ns, priority, says_final
 
 
 def _source(spec: TensorSpec, tensor: Any) -> Source:
@@ -248,9 +255,8 @@ def _targets(specs: Sequence[TensorSpec], asked: Sequence[Any]) -> tuple[Target,
 def _span(parameters: Mapping[str, Any], what: str) -> Span | None:
     values = {key: _value(parameters[key]) for key in parameters}
     if unknown := sorted(set(values) - {_REGION, _SIZE, _OFFSET}):
-        raise InvalidInput(
-            f"{what}: expected parameters of {_REGION}, {_SIZE}, {_OFFSET}, got {unknown[0]!r:.80}"
-        )
+        error = Unimplemented if "classification" in unknown else InvalidInput
+        raise error(f"{what}: expected parameters of {_REGION}, {_SIZE}, {_OFFSET}, got {unknown[0]!r:.80}")
     if not values:
         return None
     region, size, offset = values.get(_REGION), values.get(_SIZE), values.get(_OFFSET, 0)

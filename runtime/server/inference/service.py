@@ -85,6 +85,7 @@ def add_service(server: grpc.Server, context: ServiceContext) -> Sequence[str]:
     context.watch.follow("inference", context.repository, names, take)
     streams = Streams(inference)
     context.on_drain(streams.end)
+    context.ready_while(SERVICE, models.ready)
 
     def infer(message: bytes, call: Any) -> bytes:
         return _answer(inference, message, call)

@@ -9,16 +9,17 @@ import pytest
 
 from trocar.bench.workloads import _mixed, soak
 
-LENIENT = ("--max-growth-pct", "30", "--max-p99-factor", "1000")
+# In the first minute buffers still grow to their size, and the machine that tests does other things too.
+LIMITS = ("--max-growth-pct", "6", "--max-p99-factor", "5")
 
 
-def test_a_short_one(trocar: Callable[..., subprocess.CompletedProcess[str]]) -> None:
-    """Every kind of request is answered, each answer is right, and memory does not run away."""
-    done = trocar("bench", "run", "soak", "--minutes", "0.17", *LENIENT, "--json", timeout_s=250)
+def test_a_minute(trocar: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+    """Every kind of request is answered, each answer is right, memory stays, nothing gets slow."""
+    done = trocar("bench", "run", "soak", "--minutes", "1", *LIMITS, "--json", timeout_s=290)
     assert done.stdout, done.stderr
     document = json.loads(done.stdout)
     assert (document["failed"], document["first errors"], document["never answered"]) == (0, [], [])
-    assert document["memory growth %"] < 30
+    assert document["memory growth %"] < 6
     assert done.returncode == 0
     assert set(document["timings"]) == set(_mixed.RATES)
     assert document["timings"]["small"]["samples"] > 20

@@ -2,8 +2,8 @@
 
 `pair`: total and difference of two inputs; `double`: both doubled. `mixed`: other dtypes and an unnamed axis.
 `external`: weights in a file outside. `broken_run`: opens, and fails when it runs. `unknown_operator`: none
-that exists. `turns`: counts to its input, which takes as long as one likes. `kinds`: text and whole numbers
-of other sizes, handed through; `brain`: bfloat16, handed through and as float; `text_and_brain`: both, which
+that exists. `turns`: counts to its input, which takes as long as one likes. `kinds`: text and numbers of
+every size, handed through; `brain`: bfloat16, handed through and as float; `text_and_brain`: both, which
 nobody can run. `half`, `quantised`: a convolution in float16, and in int8 between Q/DQ pairs. `one_step`: a
 single operation that takes as long as one likes: it compares that many boxes with each other. `not_a_plan`,
 `not_a_picture`: tensors of the planning network and of the annotator, and nothing but NaN in their outputs.
@@ -63,7 +63,14 @@ save(
 )
 kinds = {
     "text": TensorProto.STRING,
+    "bool": TensorProto.BOOL,
+    "float32": TensorProto.FLOAT,
+    "float64": TensorProto.DOUBLE,
+    "int8": TensorProto.INT8,
     "int16": TensorProto.INT16,
+    "int32": TensorProto.INT32,
+    "int64": TensorProto.INT64,
+    "uint8": TensorProto.UINT8,
     "uint16": TensorProto.UINT16,
     "uint32": TensorProto.UINT32,
     "uint64": TensorProto.UINT64,

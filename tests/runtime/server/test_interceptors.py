@@ -54,6 +54,6 @@ def test_the_client_gets_the_error_back_with_its_exit_code(cls: type[errors.Troc
 
 
 def test_a_code_outside_the_table() -> None:
-    error = error_of(grpc.StatusCode.UNIMPLEMENTED, "")
+    error = error_of(grpc.StatusCode.DATA_LOSS, "")
     assert type(error) is errors.TrocarError
-    assert str(error) == "unimplemented"
+    assert str(error) == "data_loss"
