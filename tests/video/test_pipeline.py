@@ -1,4 +1,4 @@
-"""A picture that never freezes: real worker processes, made slow, hung, killed and damaged."""
+"""Every frame of a file, annotated by real worker processes; see `test_live.py` for the live way."""
 
 from __future__ import annotations
 
@@ -31,13 +31,11 @@ class Screen:
 
     def __init__(self) -> None:
         self.shown: list[tuple[int, bool, str]] = []
-        self.latency_ms: list[float] = []
         self.lag_s: list[float] = []
         self.shades: list[int] = []
 
     def __call__(self, shown: Shown) -> None:
         self.shown.append((shown.frame.index, shown.ai_on, shown.reason))
-        self.latency_ms.append(1000 * (shown.shown_at_s - shown.frame.captured_at_s))
         self.shades.append(int(shown.image_bgr[-1, -1, 0]))
         if shown.annotation is not None:
             self.lag_s.append(shown.frame.pts_s - shown.annotation.pts_s)
@@ -45,9 +43,6 @@ class Screen:
     @property
     def indices(self) -> list[int]:
         return [index for index, _, _ in self.shown]
-
-    def on_after(self, index: int) -> bool:
-        return any(on for at, on, _ in self.shown if at > index)
 
 
 def draw(image: UInt8Array, annotation: Annotation | None, reason: str) -> None:
@@ -59,82 +54,10 @@ def clear(image: UInt8Array) -> Quality:
     return Quality()
 
 
-def live(worker: WorkerSpec, frames: int, *, inspect=clear, settings=SETTINGS) -> tuple[Screen, Summary]:
-    screen = Screen()
-    summary = run_live(
-        Stills(frames, fps=FPS),
-        in_process(worker, settings.watchdog),
-        draw=draw,
-        display=screen,
-        inspect=inspect,
-        settings=settings,
-        stop=threading.Event(),
-    )
-    return screen, summary
-
-
 def whole(screen: Screen, frames: int) -> None:
     """Every frame went out once, in order, and none was another one's picture."""
     assert screen.indices == list(range(frames))
     assert screen.shades == [index % 251 for index in range(frames)]
-
-
-def test_a_model_in_time_is_drawn_on_every_frame_after_its_start() -> None:
-    screen, summary = live(double(ms=2), 150)
-    whole(screen, 150)
-    first_on = next(index for index, on, _ in screen.shown if on)
-    # A loaded machine may be late once; most of what follows the start has its overlay.
-    on = [is_on for index, is_on, _ in screen.shown if index >= first_on]
-    assert sum(on) > 0.7 * len(on)
-    assert max(screen.lag_s) <= 0.050 + 1e-9
-    assert summary.counts.failed == 0
-
-
-def test_the_picture_does_not_wait_for_a_slow_model() -> None:
-    screen, summary = live(double(ms=80), 100)
-    whole(screen, 100)
-    assert not any(on for _, on, _ in screen.shown)
-    assert summary.counts.skipped > 30
-    assert {reason for index, _, reason in screen.shown if index > 90} == {"late"}
-
-
-@pytest.mark.parametrize(
-    ("fault", "said"),
-    [
-        ("hang", {"late", "the model did not answer within 300 ms"}),
-        ("crash", {"late", "the model's process ended"}),
-        ("raise", {"late", "the model's process ended"}),
-        ("refuse", {"late", "the model gave values that are not numbers"}),
-    ],
-)
-def test_a_fault_shows_the_clean_picture_and_is_got_over(fault: str, said: set[str], tmp_path: Path) -> None:
-    worker = double(ms=1, fault=fault, at=60, flag=str(tmp_path / "happened"))
-    screen, summary = live(worker, 250)
-    whole(screen, 250)
-    assert (tmp_path / "happened").exists()
-    off = [(index, reason) for index, on, reason in screen.shown if index > 60 and not on]
-    assert off, "the fault must be seen"
-    assert {reason for _, reason in off} <= said | {"the model is starting"}
-    assert screen.on_after(off[-1][0]) or screen.on_after(off[0][0] + 30)
-    assert summary.starts == (1 if fault == "refuse" else 2)
-
-
-def test_a_model_that_sends_nonsense_is_never_drawn() -> None:
-    screen, summary = live(WorkerSpec("doubles:liar"), 100)
-    whole(screen, 100)
-    assert not any(on for _, on, _ in screen.shown)
-    assert summary.counts.annotated == 0
-
-
-def test_a_bad_picture_turns_overlays_off_and_a_good_one_on_again() -> None:
-    def smoky(image: UInt8Array) -> Quality:
-        return Quality(smoke=0.9 if 60 <= image[-1, -1, 0] < 100 else 0.1)
-
-    screen, _ = live(double(ms=1), 200, inspect=smoky)
-    during = [reason for index, on, reason in screen.shown if 66 <= index < 100 and not on]
-    assert set(during) <= {"smoke", "late"}
-    assert "smoke" in during
-    assert screen.on_after(110)
 
 
 def test_a_display_that_raises_ends_the_run_with_its_error() -> None:
@@ -199,28 +122,6 @@ def test_another_size_midway_costs_no_frame(then: tuple[int, int]) -> None:
     assert sizes == [(72, 128)] * 20 + [then] * 20
     assert shades == list(range(40))
     assert summary.counts.annotated == 40
-
-
-def test_live_goes_on_over_a_change_of_size_and_never_mixes_the_two() -> None:
-    source = Stills(120, fps=FPS, then=(100, 60))
-    seen: list[tuple[bool, tuple[int, ...]]] = []
-
-    def display(shown: Shown) -> None:
-        if shown.annotation is not None:
-            assert shown.annotation.labels.shape == shown.image_bgr.shape[:2]
-        seen.append((shown.ai_on, shown.image_bgr.shape[:2]))
-
-    run_live(
-        source,
-        in_process(double(ms=1), SETTINGS.watchdog),
-        draw=draw,
-        display=display,
-        inspect=clear,
-        settings=SETTINGS,
-        stop=threading.Event(),
-    )
-    assert [size for _, size in seen] == [(72, 128)] * 60 + [(100, 60)] * 60
-    assert any(on for on, size in seen if size == (100, 60))
 
 
 def test_an_8k_frame_passes_and_a_larger_one_is_refused() -> None:

@@ -20,8 +20,10 @@ class Double:
 
     device = "a stand-in for tests"
 
-    def __init__(self, fault: str = "", at: int = 0, flag: str = "", ms: float = 0.0) -> None:
-        self.fault, self.at, self.flag, self.ms = fault, at, flag, ms
+    def __init__(
+        self, fault: str = "", at: int = 0, flag: str = "", ms: float = 0.0, after: str = ""
+    ) -> None:
+        self.fault, self.at, self.flag, self.ms, self.after = fault, at, flag, ms, after
 
     def annotate(self, frame: Frame, labels: UInt8Array) -> Annotation:
         if self.ms:
@@ -35,6 +37,9 @@ class Double:
 
     def _misbehave(self, frame: Frame) -> None:
         if not self.fault or frame.index < self.at:
+            return
+        # A fault that waits for a file comes when the test says so, however slow the machine is.
+        if self.after and not Path(self.after).exists():
             return
         # A fault that is to happen once leaves a flag behind, for the worker that comes after.
         if self.flag:
@@ -62,9 +67,9 @@ def missing() -> Double:
 class _Liar(Double):
     def annotate(self, frame: Frame, labels: UInt8Array) -> Annotation:
         answer = super().annotate(frame, labels)
-        return Annotation(frame.index, frame.pts_s, labels, SHAFT, answer.instances, float("nan"))
+        return Annotation(frame.index, frame.pts_s, labels, SHAFT, answer.instances, 2.0)
 
 
 def liar() -> Double:
-    """Says that its confidence is not a number: what it sends cannot be read."""
+    """Says that it is twice as sure as can be: well formed, and nonsense."""
     return _Liar()

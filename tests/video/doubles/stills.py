@@ -26,7 +26,7 @@ class Still:
 
 
 class Stills:
-    """A source of plain frames, each of its own shade; the second half may be of another size."""
+    """A source of plain frames, each of its own shade; from the middle, or `turn`, in another size."""
 
     def __init__(
         self,
@@ -36,14 +36,17 @@ class Stills:
         size: tuple[int, int] = (72, 128),
         live: bool = False,
         then: tuple[int, int] | None = None,
+        turn: int | None = None,
     ) -> None:
         self.name, self.live, self.fps, self.frames = "stills", live, fps, count
         self.corrupt, self.broke_off = 0, ""
         self._count, self._sizes = count, (size, then or size)
+        self._turn = count // 2 if turn is None else turn
 
     def pictures(self) -> Iterator[Picture]:
-        half = self._count // 2
-        return (Still(index, self.fps or 25.0, self._sizes[index >= half]) for index in range(self._count))
+        return (
+            Still(index, self.fps or 25.0, self._sizes[index >= self._turn]) for index in range(self._count)
+        )
 
     def close(self) -> None:
         pass
