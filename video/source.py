@@ -235,7 +235,11 @@ class _AvSource:
                     silent = isinstance(error, (av.error.ExitError, TimeoutError))
                     self.broke_off = f"nothing came for {_SILENT_S:g} s" if silent else _text(error)
                 return
-            yield from frames
+            for frame in frames:
+                if frame.is_corrupt:  # painted over from others where its bits were lost
+                    self.corrupt += 1
+                else:
+                    yield frame
             if error is None:
                 in_a_row = 0
                 continue

@@ -167,6 +167,26 @@ def test_a_picture_damaged_within_is_left_out_and_counted(tmp_path: Path) -> Non
     assert (len(list(source.pictures())), source.corrupt) == (5, 1)
 
 
+def test_a_picture_that_the_codec_painted_over_is_left_out_and_counted(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    path = tmp_path / "a.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"bf": "0"})
+        stream.height, stream.width, stream.pix_fmt = 240, 320, "yuv420p"
+        for _ in range(12):
+            noise = random.integers(0, 255, (240, 320, 3), np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(noise, format="rgb24")))
+        container.mux(stream.encode(None))
+    whole = bytearray(path.read_bytes())
+    middle = whole.index(b"mdat") + (len(whole) - whole.index(b"mdat")) // 2
+    whole[middle : middle + 2000] = bytes(2000)
+    (tmp_path / "bad.mp4").write_bytes(whole)
+    source = open_source(str(tmp_path / "bad.mp4"))
+    seen = len(list(source.pictures()))
+    assert source.corrupt >= 1
+    assert seen + source.corrupt == 12
+
+
 def test_a_stream_that_breaks_off_is_kept_so_far_and_says_so(tmp_path: Path, monkeypatch) -> None:
     source = open_source(str(encode(tmp_path / "a.mkv", SHADES)))
     packets = list(source._container.demux(source._stream))
