@@ -204,42 +204,66 @@ def _many(
 
 
 def _together(server: Server, model: Model, clients: int, seconds: float) -> float:
-    import multiprocessing
+    """Answers a second of several clients, which are processes and begin together."""
+    import json
+    import subprocess
+    import sys
 
-    context = multiprocessing.get_context("spawn")
-    barrier, answers = context.Barrier(clients), context.SimpleQueue()
+    from trocar.runtime.errors import Unavailable
+
+    code = f"from {__name__} import client; client()"
+    asked = [server.target, server.shared, model.name, seconds]
     processes = [
-        context.Process(target=_client, args=(server, model, seconds, seed, barrier, answers), daemon=True)
+        subprocess.Popen(
+            [sys.executable, "-c", code, json.dumps([*asked, seed])],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
         for seed in range(clients)
     ]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
-    if any(process.exitcode for process in processes):
-        raise AssertionError(f"{server.target}: a client of several failed")
-    rates: list[float] = [answers.get() for _ in processes]
-    return sum(rates)
+    try:
+        ready = [process.stdout is not None and process.stdout.readline() for process in processes]
+        for process, said in zip(processes, ready, strict=True):
+            if said and process.stdin is not None:
+                process.stdin.write("go\n")
+                process.stdin.flush()
+        told = [
+            process.communicate()[0] if said else "" for process, said in zip(processes, ready, strict=True)
+        ]
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+    if not all(told):
+        raise Unavailable(f"{server.target}: expected {clients} clients to be answered, got one that was not")
+    return sum(map(float, told))
 
 
-def _client(server: Server, model: Model, seconds: float, seed: int, barrier: Any, answers: Any) -> None:
-    """One of several clients, in a process of its own: answers a second."""
+def client() -> None:
+    """Be one of several clients: say that it is ready, wait for a line, print answers a second."""
+    import json
+    import sys
     import time
 
-    from trocar.bench.workloads._frame_volume import open_client
+    from trocar.bench.workloads._frame_volume import FRAME, VOLUME, open_client
     from trocar.runtime.server.allocator import keep_large_buffers
 
     keep_large_buffers()
-    call, close = open_client(server.target, model, shared=server.shared)
+    target, shared, name, seconds, seed = json.loads(sys.argv[1])
+    model = {FRAME.name: FRAME, VOLUME.name: VOLUME}[name]
+    call, close = open_client(target, model, shared=shared)
     payload = model.payload(seed)
     for _ in range(3):
         call(payload)
-    barrier.wait(60)
+    print("ready", flush=True)
+    sys.stdin.readline()
     count, start = 0, time.perf_counter()
     while (passed := time.perf_counter() - start) < seconds:
         call(payload)
         count += 1
-    answers.put(count / passed)
+    print(count / passed, flush=True)
     close()
 
 

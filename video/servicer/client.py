@@ -27,8 +27,8 @@ from trocar.video.run import Server
 from trocar.video.segmenter import INSTRUMENT_LABEL, MODEL
 from trocar.video.servicer.messages import ACCEPTED, annotation_of, quality_message
 
-# A server holds one frame of a stream in the model and one before it: two unanswered ones lose nothing, unless
-# another stream has the model; a file's frame that was lost so is sent again.
+# A server holds one frame of a stream in the model and one before it: two unanswered ones lose nothing, but
+# where another stream has the model; a file's frame that was lost so is sent again.
 _WINDOW = 2
 _JPEG_QUALITY = 92
 _READY_S = 30.0
