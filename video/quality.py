@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from trocar.runtime.kernels.preprocess import preprocess
 from trocar.video.frames import Quality, UInt8Array
 
 Float32Array = npt.NDArray[np.float32]
@@ -43,7 +44,6 @@ _NOISE = 0.005
 # Shares of such pixels: a patient leaves more than the second, instruments and smoke included; a room less
 # than the first.
 _ROOM, _PATIENT = 0.22, 0.34
-_LEVELS = np.arange(256, dtype=np.float32) / np.float32(255)
 _WINDOWS = {size: np.ones((size, size), np.uint8) for size in (5, _DARK_WINDOW_PX)}
 
 
@@ -96,14 +96,13 @@ class _Planes:
         columns = min(_COLUMNS, width)
         rows = max(1, round(height * columns / width))
         shape = (rows, columns)
-        # Of a large frame every second pixel is enough: the mean over what remains hides the gaps.
-        self._step = 2 if width >= 4 * _COLUMNS else 1
-        half = (-(-height // self._step), -(-width // self._step), 3)
-        self._half = np.empty(half if self._step > 1 else (0, 0, 3), np.uint8)
-        self._small = np.empty((*shape, 3), np.uint8)
+        # Of a large frame two rows for each one here are enough: the mean along them hides the gaps.
+        self._step = max(1, height // (2 * rows))
         self._bytes, self.view = np.empty(shape, np.uint8), np.empty(shape, np.uint8)
         self._colours = np.empty((*shape, 3), np.float32)
-        self.blue, self.green, self.red, self.least, self.most = np.empty((5, *shape), np.float32)
+        self._planes = np.empty((3, *shape), np.float32)
+        self.blue, self.green, self.red = self._planes
+        self.least, self.most = np.empty((2, *shape), np.float32)
         self.grey, self.fine, self.coarse, self.room, self.other = np.empty((5, *shape), np.float32)
         self.yes, self.no = np.empty((2, *shape), np.bool_)
         self._regions = np.empty(shape, np.int32)
@@ -111,14 +110,8 @@ class _Planes:
 
     def take(self, image_bgr: UInt8Array) -> None:
         """Reduce a frame into the planes."""
-        source = image_bgr
-        if self._step > 1:
-            np.copyto(self._half, image_bgr[:: self._step, :: self._step])
-            source = self._half
-        cv2.resize(source, self._small.shape[1::-1], dst=self._small, interpolation=cv2.INTER_AREA)
-        for channel, plane in enumerate((self.blue, self.green, self.red)):
-            cv2.extractChannel(self._small, channel, dst=self._bytes)
-            cv2.LUT(self._bytes, _LEVELS, dst=plane)
+        rows = image_bgr[:: self._step]
+        preprocess(rows, self._planes, pixel_format="bgr", resize="area", order="bgr")
         cv2.merge((self.blue, self.green, self.red), dst=self._colours)
         cv2.cvtColor(self._colours, cv2.COLOR_BGR2GRAY, dst=self.grey)
         np.minimum(np.minimum(self.blue, self.green, out=self.least), self.red, out=self.least)
