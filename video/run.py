@@ -10,6 +10,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import cv2
+
 from trocar.runtime.errors import InvalidInput
 from trocar.runtime.repository.store import Repository, shipped
 from trocar.video.digest import Digest
@@ -96,6 +98,8 @@ def annotate(
         See `Repository.open`.
     """
     check_places(job)
+    # The model's process has work for the other cores; OpenCV's threads take them to save microseconds.
+    cv2.setNumThreads(1)
     settings = settings or VideoSettings()
     if job.keep_out_of_body:
         settings = replace(settings, privacy=replace(settings.privacy, blur_out_of_body=False))

@@ -7,10 +7,10 @@ map in which instances are found.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -25,6 +25,8 @@ from trocar.runtime.repository.store import Repository, shipped
 from trocar.runtime.session.base import Session
 from trocar.video.frames import Annotation, Frame, Instance, UInt8Array
 from trocar.video.types import CLASSES, INSTRUMENT
+
+Kind = TypeVar("Kind", bound=np.generic)
 
 MODEL = "annotator"
 INSTRUMENT_LABEL = "instrument"
@@ -109,6 +111,8 @@ def open_segmenter(
     ModelNotFound, ManifestMismatch
         See `Repository.open`.
     """
+    # A worker has one thing to do at a time, and the network's threads are idle by then.
+    cv2.setNumThreads(1)
     found = (Repository(Path(repository)) if repository else shipped()).open(model, version)
     return Segmenter(open_model(found, threads=threads, device=device), recipe(found.manifest))
 
@@ -166,17 +170,12 @@ class Segmenter:
         )
 
     def _instances(self, shape: Sequence[int]) -> tuple[Instance, ...]:
-        how, room = self._how, self._room
-        np.greater_equal(self._small, how.object_from, out=room.objects)
-        count, regions, stats, _ = cv2.connectedComponentsWithStats(
-            room.objects.view(np.uint8), labels=room.regions, connectivity=8
-        )
+        how = self._how
         scale_y, scale_x = shape[0] / how.height, shape[1] / how.width
         found = []
-        for number in range(1, count):
-            left, top, width, height, area = (int(value) for value in stats[number])
+        for left, top, area, region in self._regions():
+            height, width = region.shape
             window = np.s_[top : top + height, left : left + width]
-            region = np.equal(regions[window], number, out=room.region[:height, :width])
             if area < how.least_px:
                 self._small[window][region] = how.object_from - 1
                 self._logits[0, how.object_from :][:, window[0], window[1]][:, region] = _NEVER
@@ -197,6 +196,29 @@ class Segmenter:
                 )
             )
         return tuple(sorted(found, key=lambda one: -one.area_px))
+
+    def _regions(self) -> Iterator[tuple[int, int, int, npt.NDArray[np.bool_]]]:
+        """Left, top, area and pixels of each connected region; the pixels are good until the next one."""
+        room = self._room
+        objects = np.greater_equal(self._small, self._how.object_from, out=room.objects).view(np.uint8)
+        # Only where there are any: a picture's regions take as long as deciding all of its pixels.
+        first_x, first_y, columns, rows = cv2.boundingRect(objects)
+        if not columns:
+            return
+        count, regions, stats, _ = cv2.connectedComponentsWithStats(
+            objects[first_y : first_y + rows, first_x : first_x + columns],
+            labels=_first(room.regions, (rows, columns)),
+            connectivity=8,
+        )
+        for number in range(1, count):
+            left, top, width, height, area = (int(value) for value in stats[number])
+            region = regions[top : top + height, left : left + width]
+            yield (
+                first_x + left,
+                first_y + top,
+                area,
+                np.equal(region, number, out=room.region[:height, :width]),
+            )
 
     def _tip(self, region: npt.NDArray[np.bool_], top: int, left: int) -> tuple[float, float] | None:
         """The strongest tip on a region or near it, x and y in the network's pixels."""
@@ -229,14 +251,14 @@ class _Room:
     def __init__(self, how: Recipe) -> None:
         size = (how.height, how.width)
         self.objects, self.region = np.empty((2, *size), np.bool_)
-        self.regions = np.empty(size, np.int32)
+        self.regions = np.empty(size[0] * size[1], np.int32)
         reached = (size[0] + 2 * _TIP_REACH_PX, size[1] + 2 * _TIP_REACH_PX)
         # As the tips' map is: NumPy takes memory to convert.
         self.near, self.wide = np.empty((2, reached[0] * reached[1]), np.float32)
         self.candidates = np.empty(size[0] * size[1], np.float32)
 
 
-def _first(room: npt.NDArray[np.float32], shape: tuple[int, int]) -> npt.NDArray[np.float32]:
+def _first(room: npt.NDArray[Kind], shape: tuple[int, int]) -> npt.NDArray[Kind]:
     """A map in the first of some room: without gaps, since what has any is copied before it is read."""
     return room[: shape[0] * shape[1]].reshape(shape)
 
