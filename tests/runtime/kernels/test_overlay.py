@@ -114,6 +114,21 @@ def test_a_contour_crosses_the_borders_of_tiles_and_blocks(backend):
         assert np.flatnonzero(found[:, 1, 0]).tolist() == [row - 2, row - 1]
 
 
+@FUZZ
+@given(st.integers(0, 2**32 - 1), st.integers(0, 3), st.sampled_from([(0, 1), (1,), (2, 4), (255,), ()]))
+def test_a_few_pixels_here_and_there_are_found(backend, seed, contour, drawn):
+    """What lies before, between and behind them in a row is passed over."""
+    rng = np.random.default_rng(seed)
+    labels = np.full((4, int(rng.integers(1, 2200))), rng.integers(0, 3), np.uint8)
+    for _ in range(3):
+        row, column = rng.integers(0, labels.shape)
+        labels[row : row + 2, column : column + int(rng.integers(1, 40))] = rng.choice([0, 1, 2, 3, 4, 255])
+    colours = palette(dict.fromkeys(drawn, RED), alpha=0.4)
+    frame = rng.integers(0, 256, (*labels.shape, 3), dtype=np.uint8)
+    expected = painted(None, frame, labels, colours, contour=contour)
+    assert (painted(backend, frame, labels, colours, contour=contour) == expected).all()
+
+
 def test_rows_around_a_sub_rectangle_stay_as_they_are(backend):
     if backend.queue:
         pytest.skip("the arrays of these tests are dense on a GPU")
