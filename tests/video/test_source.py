@@ -232,6 +232,26 @@ def test_paced_pictures_come_when_their_time_has_come(tmp_path: Path) -> None:
     assert all(came - came_s[0][0] >= pts_s - 0.005 for came, pts_s in came_s)
 
 
+def test_the_next_picture_is_asked_for_once_the_last_one_is_out_of_work() -> None:
+    asked_s: list[float] = []
+
+    class Now:
+        height = width = 2
+
+        def __init__(self, pts_s: float) -> None:
+            asked_s.append(time.monotonic())
+            self.pts_s = pts_s
+
+        def write(self, image_bgr: np.ndarray) -> None:
+            raise AssertionError("nobody asks for it")
+
+    pictures = (Now(0.1 * index) for index in range(4))
+    given_s = [time.monotonic() for _ in paced(pictures, threading.Event(), fps=10.0)]
+    # Not beside the model, and not so late that a slow decoder would delay the picture.
+    assert all(asked - given > 0.018 for given, asked in zip(given_s, asked_s[1:], strict=False))
+    assert np.median(np.subtract(given_s[1:], asked_s[1:])) > 0.05
+
+
 def test_stop_ends_the_wait_for_a_picture_of_next_week(tmp_path: Path) -> None:
     class Later:
         height = width = 2
