@@ -4,7 +4,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="training needs torch")
 
-from trocar.video.annotator.generator import Generator, normalised  # noqa: E402
+from trocar.video.annotator.generator import Generator, _shuffled, normalised  # noqa: E402
 from trocar.video.annotator.settings import NetworkSettings  # noqa: E402
 
 
@@ -27,6 +27,32 @@ def test_label_maps_are_as_large_as_the_picture_and_tips_a_quarter(generator, ba
 def test_a_polyp_network_has_two_classes_and_no_tips():
     logits = Generator(NetworkSettings(classes=2, tips=False)).eval()(torch.rand(1, 3, 64, 64))
     assert logits.shape == (1, 2, 64, 64)
+
+
+def test_a_lean_network_s_first_class_is_what_the_others_are_measured_by(generator):
+    with torch.no_grad():
+        logits, _ = generator(torch.rand(1, 3, 64, 64))
+        beside = Generator(NetworkSettings(lean=False)).eval()(torch.rand(1, 3, 64, 64))[0]
+    assert logits.shape == beside.shape
+    assert not logits[:, 0].any()
+    assert logits[:, 1:].any()
+    assert beside[:, 0].any()
+
+
+def test_tips_are_the_convolution_that_was_trained(generator):
+    deep = torch.rand(2, 32, 12, 20)
+    with torch.no_grad():
+        torch.testing.assert_close(
+            generator.tips(deep),
+            torch.nn.functional.conv2d(deep, generator.tips.weight, generator.tips.bias, padding=1),
+            atol=1e-5,
+            rtol=1e-5,
+        )
+
+
+def test_channels_become_pixels_where_torch_puts_them():
+    channels = torch.rand(2, 12, 5, 7)
+    assert torch.equal(_shuffled(channels), torch.nn.functional.pixel_shuffle(channels, 2))
 
 
 def test_frames_of_a_batch_do_not_touch_each_other(generator):

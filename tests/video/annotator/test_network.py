@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,13 +11,15 @@ from trocar.video.annotator.network import NETWORK, POLYP, as_input, network_set
 from trocar.video.annotator.settings import NetworkSettings, TrainSettings, train_settings
 from trocar.video.types import CLASSES, PALETTE_RGB
 
-HELD = {"classes": 5, "widths": [16, 32, 64, 96, 128], "depths": [1, 1, 1, 1], "tips": True}
+HELD = {"classes": 5, "widths": [16, 32, 64, 96, 128], "depths": [1, 1, 1, 1], "tips": True, "lean": True}
 
 
 def test_settings_come_back_from_json():
     settings = network_settings({"network": json.loads(json.dumps(HELD))})
-    assert settings == NetworkSettings(5, (16, 32, 64, 96, 128), (1, 1, 1, 1), True)
+    assert settings == NetworkSettings(5, (16, 32, 64, 96, 128), (1, 1, 1, 1), True, True)
     assert network_settings(HELD) == settings
+    del (before := dict(HELD))["lean"]
+    assert network_settings(before) == replace(settings, lean=False), "written before there was a choice"
 
 
 @pytest.mark.parametrize(
@@ -26,6 +29,7 @@ def test_settings_come_back_from_json():
         {**HELD, "widths": [15, 32, 64, 96, 128]},
         {**HELD, "classes": 1},
         {"classes": 5},
+        {**HELD, "other": 1},
         None,
     ],
 )
@@ -81,7 +85,9 @@ def test_arms_differ_in_the_adversarial_terms_alone():
     assert (plain.weights.adversarial, plain.weights.feature_matching) == (0.0, 0.0)
     assert (full.weights.dice, full.network, full.epochs) == (plain.weights.dice, plain.network, plain.epochs)
     assert full == TrainSettings()
-    assert train_settings("polyp", "full", 3).network == NetworkSettings(classes=2, tips=False)
+    polyp = train_settings("polyp", "full", 3).network
+    # What the shipped one was trained as.
+    assert polyp == NetworkSettings(2, (16, 32, 80, 128, 192), tips=False, lean=False)
 
 
 def test_the_card_says_what_was_measured_and_what_it_must_not_do():
