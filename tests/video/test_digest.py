@@ -123,10 +123,15 @@ def test_the_report_is_one_page_without_scripts_and_with_names_as_text() -> None
         "model": "annotator/1",
         "live": False,
         **digest.document(summary(60)),
-        "blurred_out_of_body": 0,
+        "colours": "no <i>colour</i>",
+        "blurred_out_of_body": 3,
+        "not_recorded": 2,
         "files": [],
     }
     page = render(document, digest)
+    assert "<p>no &lt;i&gt;colour&lt;/i&gt;.</p>" in page
+    assert "<p>3 frames blurred: " in page
+    assert "<p>2 frames were not recorded: " in page
     assert "<script" not in page
     assert "&lt;script&gt;" in page
     assert "cpu (&lt;b&gt;)" in page
