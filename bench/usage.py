@@ -76,6 +76,12 @@ class Meter:
         )
 
 
+def resident_mib(process: int, field: str = "VmRSS") -> float:
+    """What a process holds, or at most held (`VmHWM`), MiB; proc(5)."""
+    lines = Path(f"/proc/{process}/status").read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{field}:"))
+
+
 def _process(process: int) -> tuple[float, float]:
     """Processor time of all its threads, s, and resident memory, MiB; proc(5)."""
     fields = Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()

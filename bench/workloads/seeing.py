@@ -37,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Measure, the requests to all servers in turn; it passes where each was answered."""
     from trocar.bench.timing import interleave
+    from trocar.bench.usage import resident_mib
     from trocar.runtime.errors import InvalidInput
 
     if args.repeats < 1:
@@ -62,7 +63,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             {
                 "who looks": name,
                 "server_cpu_us_per_request": round((_cpu_ns(pid) - before[name]) / requests / 1e3, 1),
-                "resident_mib": round(_resident_mib(pid), 1),
+                "resident_mib": round(resident_mib(pid), 1),
             }
             for name, (pid, _) in servers.items()
         ]
@@ -123,8 +124,3 @@ def _cpu_ns(pid: int) -> int:
     """CPU time of all threads that live: on a busy machine steadier than the wall's."""
     tasks = Path(f"/proc/{pid}/task").glob("*/schedstat")
     return sum(int(task.read_text(encoding="utf-8").split()[0]) for task in tasks)
-
-
-def _resident_mib(pid: int) -> float:
-    lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS"))

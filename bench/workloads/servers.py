@@ -56,7 +56,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Measure; every server's first answers have to be the network's own."""
     import tempfile
+    import time
 
+    from trocar.bench.usage import resident_mib
     from trocar.bench.workloads._frame_volume import FRAME, VOLUME, publish
     from trocar.runtime.errors import InvalidInput
     from trocar.runtime.server.allocator import keep_large_buffers
@@ -71,21 +73,22 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="trocar-servers-")))
         publish(folder)
         servers, missing = _started(stack, folder, args)
-        ours = servers[OURS]
-        memory = {"at the start": _resident_mib(ours)}
+        ours = servers[OURS].process
+        memory = {"at the start": resident_mib(ours)}
         times: dict[str, Timing] = {}
         for model, requests in ((FRAME, args.frames), (VOLUME, args.volumes)):
             times |= _in_turn(servers, model, requests, folder)
-        memory["after one client"] = _resident_mib(ours)
+        memory["after one client"] = resident_mib(ours)
         many = _many(servers, (FRAME, VOLUME), args) if args.clients else []
-        memory["at most"] = _resident_mib(ours, "VmHWM")
-        memory["after all, quiet for a second"] = _resident_mib(ours, wait_s=1.0)
+        memory["at most"] = resident_mib(ours, "VmHWM")
+        time.sleep(1.0)
+        memory["after all, quiet for a second"] = resident_mib(ours)
     return {
         "timings": {name: timing.document() for name, timing in times.items()},
         "tables": {
             "beside bare sync, tensors in the message": _ratios(times),
             f"{args.clients} clients": many,
-            "trocar, resident": [{"when": when, "MiB": found} for when, found in memory.items()],
+            "trocar, resident": [{"when": when, "MiB": round(found, 1)} for when, found in memory.items()],
         },
         "missing": missing,
     }
@@ -265,16 +268,6 @@ def client() -> None:
         count += 1
     print(count / passed, flush=True)
     close()
-
-
-def _resident_mib(server: Server, field: str = "VmRSS", wait_s: float = 0.0) -> float:
-    """What our server holds, or at most held (`VmHWM`); proc(5)."""
-    import time
-
-    time.sleep(wait_s)
-    lines = Path(f"/proc/{server.process}/status").read_text(encoding="ascii").splitlines()
-    kib = next(int(line.split()[1]) for line in lines if line.startswith(f"{field}:"))
-    return round(kib / 1024, 1)
 
 
 def _written(folder: Path) -> list[str]:

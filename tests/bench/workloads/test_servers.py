@@ -11,6 +11,12 @@ from trocar.runtime.repository.load import open_model
 from trocar.runtime.repository.store import Repository
 
 
+@pytest.fixture(autouse=True)
+def _this_process_keeps_its_allocator(monkeypatch):
+    """The client's settings would stay for all tests that follow; what they give is not measured here."""
+    monkeypatch.setattr("trocar.runtime.server.allocator.keep_large_buffers", lambda: True)
+
+
 def measure(*words):
     parser = argparse.ArgumentParser()
     servers.add_arguments(parser)
