@@ -69,7 +69,7 @@ class ClientsConfig:
 
     requests_per_s: float = field(default=0.0, metadata=limits(0, 1e6))
     burst: int = field(default=100, metadata=limits(1, 1_000_000))
-    max_connections: int = field(default=256, metadata=limits(1, 100_000))
+    max_connections: int = field(default=64, metadata=limits(1, 100_000))
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,9 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Measure; every server's first answers have to be the network's own."""
     import tempfile
-    import time
 
-    from trocar.bench.usage import resident_mib
     from trocar.bench.workloads._frame_volume import FRAME, VOLUME, publish
     from trocar.runtime.errors import InvalidInput
     from trocar.runtime.server.allocator import keep_large_buffers
@@ -73,16 +71,11 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="trocar-servers-")))
         publish(folder)
         servers, missing = _started(stack, folder, args)
-        ours = servers[OURS].process
-        memory = {"at the start": resident_mib(ours)}
+        memory = _memory(servers[OURS], args)
         times: dict[str, Timing] = {}
         for model, requests in ((FRAME, args.frames), (VOLUME, args.volumes)):
             times |= _in_turn(servers, model, requests, folder)
-        memory["after one client"] = resident_mib(ours)
         many = _many(servers, (FRAME, VOLUME), args) if args.clients else []
-        memory["at most"] = resident_mib(ours, "VmHWM")
-        time.sleep(1.0)
-        memory["after all, quiet for a second"] = resident_mib(ours)
     return {
         "timings": {name: timing.document() for name, timing in times.items()},
         "tables": {
@@ -122,6 +115,28 @@ def _started(
             raise InvalidInput(f"--server: expected a new NAME=HOST:PORT, got {text!r}")
         servers[name] = Server(target)
     return servers, missing
+
+
+def _memory(server: Server, args: argparse.Namespace) -> dict[str, float]:
+    """What the server holds, MiB. No shared memory yet: a server that maps its clients' seems to hold it."""
+    import time
+
+    from trocar.bench.usage import resident_mib
+    from trocar.bench.workloads._frame_volume import FRAME, VOLUME, open_client
+
+    memory = {"at the start": resident_mib(server.process)}
+    for model in (FRAME, VOLUME):
+        call, close = open_client(server.target, model, shared=False)
+        for _ in range(_IN_A_GO[model.name]):
+            call(model.payload())
+        close()
+    memory["after one client"] = resident_mib(server.process)
+    if args.clients:
+        _together(server, VOLUME, args.clients, args.seconds)
+        memory[f"at most, {args.clients} clients sending volumes"] = resident_mib(server.process, "VmHWM")
+        time.sleep(1.0)
+        memory["a second later"] = resident_mib(server.process)
+    return memory
 
 
 def _in_turn(servers: dict[str, Server], model: Model, requests: int, folder: Path) -> dict[str, Timing]:

@@ -21,6 +21,7 @@ from trocar.runtime.server.allocator import Leftovers
 from trocar.runtime.server.auth import Auth
 from trocar.runtime.server.bounds import MAX_CALLS, channel_options
 from trocar.runtime.server.describe import Pools
+from trocar.runtime.server.intake import Intake
 from trocar.runtime.server.interceptors import Gate, Guard
 from trocar.runtime.server.pollers import Pollers, known
 from trocar.runtime.server.rate import Buckets, Rate
@@ -70,7 +71,8 @@ class Server:
         self.telemetry.collect(DeviceMemory().read)
         threads = scheduler.max_held + SPARE_THREADS + READING + health.MAX_WATCHERS
         self._reading = Reading(unary=not known())
-        self._pool = Pollers(threads, short=SHORT, reading=self._reading)
+        self._intake = Intake()
+        self._pool = Pollers(threads, short=SHORT, reading=self._reading, intake=self._intake)
         auth = Auth(Tokens(Path(limits.auth.tokens), set(services))) if limits.auth.tokens else None
         guard = Guard(self._gate, self.telemetry)
         self._server = grpc.server(
@@ -133,6 +135,7 @@ class Server:
         self._gate.wait_empty(CUT_GRACE_S)
         self.telemetry.close()
         self._reading.close()
+        self._intake.close()
         self._leftovers.close()
         release(self.address)
         return cut

@@ -19,8 +19,13 @@ IDLE_MS = 5 * 60_000
 KEEPALIVE_MS, KEEPALIVE_TIMEOUT_MS = 60_000, 20_000
 # Of a call's headers: ours are a token and a few names.
 MAX_HEADER_BYTES = 16 << 10
+# Until a client has agreed to that limit, HTTP/2's own holds, which gRPC takes to be 16 MB; and it would wait
+# for the client's word for 40 s.
+SETTINGS_MS = 5_000
 # What a call may send unasked, and in one piece.
-LOOKAHEAD_BYTES, MAX_FRAME_BYTES = 1 << 19, 1 << 20
+LOOKAHEAD_BYTES, MAX_FRAME_BYTES = 1 << 20, 1 << 20
+# What a connection's buffer for the next bytes grows to; gRPC would let it double to what a client ever sent.
+READ_BYTES = 1 << 18
 
 
 def channel_options(config: ServerConfig) -> tuple[tuple[str, Any], ...]:
@@ -42,6 +47,8 @@ def channel_options(config: ServerConfig) -> tuple[tuple[str, Any], ...]:
         ("grpc.http2.bdp_probe", 0),
         ("grpc.http2.lookahead_bytes", LOOKAHEAD_BYTES),
         ("grpc.http2.max_frame_size", MAX_FRAME_BYTES),
+        ("grpc.experimental.tcp_max_read_buffer_size", READ_BYTES),
+        ("grpc.http2.settings_timeout", SETTINGS_MS),
         ("grpc.max_metadata_size", MAX_HEADER_BYTES),
         ("grpc.absolute_max_metadata_size", MAX_HEADER_BYTES),
     )

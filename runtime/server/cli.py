@@ -61,7 +61,7 @@ trocar.toml, with its defaults:
   [server.clients]
   requests_per_s = 0.0     # of one token, else of one address; more is RESOURCE_EXHAUSTED; 0: no limit
   burst = 100              # at once, before that rate holds
-  max_connections = 256    # of all clients together
+  max_connections = 64     # of all clients together
   [services.planning]      # each service has a table of its own
   processes = 0            # plans computed at once, each in a process; 0: as max_running
   cpu = "idle"             # what plans claim of a core that a stream wants: idle (next to nothing),

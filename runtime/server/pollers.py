@@ -25,6 +25,7 @@ from grpc import _server
 from grpc._cython import cygrpc  # type: ignore[attr-defined]
 
 from trocar.runtime.server import alarm
+from trocar.runtime.server.intake import LARGE_BYTES, Intake
 from trocar.runtime.server.reading import Reading
 
 LOG = logging.getLogger("trocar.server")
@@ -65,12 +66,13 @@ class Pollers(futures.ThreadPoolExecutor):
     threads : of the pool, for all that is not answered where it was taken.
     short : methods that are, one request at a time, by their full names.
     reading : told of unary calls whose message has not come.
+    intake : says when they may ask for it.
     """
 
-    def __init__(self, threads: int, *, short: Collection[str], reading: Reading) -> None:
+    def __init__(self, threads: int, *, short: Collection[str], reading: Reading, intake: Intake) -> None:
         super().__init__(threads, thread_name_prefix="rpc")
         self._short = frozenset(short)
-        self.reading = reading
+        self.reading, self.intake = reading, intake
         # Held by the thread that runs a method where it took the request.
         self._place = threading.Lock()
         self._alarm = alarm.Alarm(PATIENCE_S) if known() else None
@@ -91,10 +93,14 @@ class Pollers(futures.ThreadPoolExecutor):
             state = server._state  # type: ignore[attr-defined]
             threading.Thread(target=self._stand_in, args=(state,), daemon=True, name="stand-in").start()
 
-    def run(self, call: _Call, method: str) -> None:
-        """Run a call whose message is there: here, or in the pool where another runs so."""
+    def run(self, call: _Call, size: int) -> None:
+        """Run a call whose message is there: here, or in the pool where it is large or another runs so.
+
+        What gRPC says of a message that came holds it until its event is dealt with, which would be after the
+        answer.
+        """
         assert self._alarm is not None
-        if method in self._short and self._place.acquire(blocking=False):
+        if call.method in self._short and size < LARGE_BYTES and self._place.acquire(blocking=False):
             self._alarm.set()
             try:
                 call.run()
@@ -127,10 +133,10 @@ class _Call:
         "_event",
         "_in_context",
         "_message",
-        "_method",
         "_pollers",
         "_serialise",
         "_state",
+        "method",
     )
 
     def __init__(
@@ -146,21 +152,31 @@ class _Call:
         self._pollers, self._in_context, self._event, self._state = pollers, in_context, event, state
         self._behaviour, self._deserialise, self._serialise = behaviour, deserialise, serialise
         self._message: Any = None
-        self._method = event.call_details.method.decode("utf-8", "replace")
+        self.method = event.call_details.method.decode("utf-8", "replace")
         self._callbacks: list[Callable[[Any], Any]] | None = []
 
+    @property
+    def client(self) -> str:
+        """Who calls: an address and a port, or only that it was by a Unix socket."""
+        peer: bytes = self._event.call.peer()
+        return peer.decode("utf-8", "replace")
+
     def begin(self) -> _Call:
+        """Have the message asked for."""
+        self._pollers.reading.wait(self, self.method)
+        self._pollers.intake.enter(self)
+        return self
+
+    def ask(self) -> None:
         """Ask for the message."""
-        self._pollers.reading.wait(self, self._method)
         state = self._state
         with state.condition:
             if _server._is_rpc_state_active(state):
                 self._event.call.start_server_batch((cygrpc.ReceiveMessageOperation(0),), self._arrived)
                 state.due.add(_server._RECEIVE_MESSAGE_TOKEN)
-                return self
+                return
         self._pollers.reading.came(self)
         self._end()
-        return self
 
     def cancel(self) -> None:
         """End the call without an answer."""
@@ -175,14 +191,13 @@ class _Call:
 
     def run(self) -> None:
         """Compute and send the answer."""
-        message, self._message = self._message, None
         try:
             self._in_context(
                 _server._unary_response_in_pool,
                 self._event,
                 self._state,
-                self._behaviour,
-                lambda: message,
+                self._compute,
+                lambda: self,
                 self._deserialise,
                 self._serialise,
             )
@@ -191,6 +206,17 @@ class _Call:
         finally:
             self._end()
 
+    def _compute(self, _: Any, context: Any) -> Any:
+        """Return the answer; the message is gone by then: with the answer the client's next may come."""
+        try:
+            return self._behaviour(self._taken(), context)
+        finally:
+            self._pollers.intake.leave(self)
+
+    def _taken(self) -> Any:
+        message, self._message = self._message, None
+        return message
+
     def _arrived(self, event: Any) -> Any:
         """Take the message, or the news that there is none."""
         self._pollers.reading.came(self)
@@ -198,16 +224,19 @@ class _Call:
         done = _server._receive_message(state, self._event.call, self._deserialise)(event)
         self._message, state.request = state.request, None
         if self._message is not None and state.client is not _server._CANCELLED:
-            self._pollers.run(self, self._method)
+            size = len(self._message) if isinstance(self._message, bytes) else 0
+            self._pollers.intake.came(self, size)
+            self._pollers.run(self, size)
             return done
         with state.condition:
             if _server._is_rpc_state_active(state):
-                details = f"expected one request of {self._method}, got a call without any".encode()
+                details = f"expected one request of {self.method}, got a call without any".encode()
                 _server._abort(state, self._event.call, cygrpc.StatusCode.unimplemented, details)
         self._end()
         return done
 
     def _end(self) -> None:
+        self._pollers.intake.leave(self)
         callbacks, self._callbacks = self._callbacks, None
         for callback in callbacks or ():
             callback(self)

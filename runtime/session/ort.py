@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import io
 import itertools
 import os
@@ -289,12 +290,32 @@ def _open(onnxruntime: Any, data: bytes, name: str, threads: int, providers: lis
     # Threads that spin while they wait were no faster alone, slower on a busy machine, and take the cores
     # that the work after the network needs.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # Sessions lend each other what they do not use; left alone each keeps the most that it ever needed.
+    _share_memory()
+    options.add_session_config_entry("session.use_env_allocators", "1")
     # External weights would be looked for in the working directory. Nothing can lie below this one.
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
     try:
         return onnxruntime.InferenceSession(data, options, providers=providers)
     except Exception as error:  # its errors share no base class of their own
         raise InvalidInput(f"{name}: expected an ONNX model: {_first_line(error)}") from error
+
+
+@functools.cache
+def _share_memory() -> None:
+    """Have all sessions of the process take the CPU's memory from one place, which grows as theirs would."""
+    import onnxruntime
+
+    as_always = {
+        "max_mem": 0,
+        "arena_extend_strategy": 0,
+        "initial_chunk_size_bytes": -1,
+        "max_dead_bytes_per_chunk": -1,
+    }
+    memory = onnxruntime.OrtMemoryInfo(
+        "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
+    )
+    onnxruntime.create_and_register_allocator(memory, onnxruntime.OrtArenaCfg(as_always))
 
 
 def _run_options(graph_id: str) -> Any:

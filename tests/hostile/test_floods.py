@@ -10,7 +10,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ import pytest
 from certificates import authority
 from floods import INFER, WATCH, Raw, message
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from hyperframe.frame import DataFrame
+from hyperframe.frame import DataFrame, PingFrame
 
 from trocar.inference_v2 import open_inference_pb2 as pb
 from trocar.runtime.channel import Access, open_channel
@@ -118,7 +118,8 @@ def held() -> Iterator[list[Raw]]:
 # Flood, how much of it a connection sends, how many connections.
 FRAMES = {
     "rapid reset": (floods.rapid_reset, 3000, 4),
-    "headers without end": (floods.endless_headers, 1000, 4),
+    "headers without end": (floods.endless_headers, 2500, 10),
+    "headers without end, by one who agreed to their limit": (floods.endless_headers_agreed, 2500, 10),
     "small headers that grow": (floods.header_bombs, 150, 4),
     "control frames": (floods.controls, 100_000, 4),
     "empty data": (floods.empty_data, 100_000, 4),
@@ -209,6 +210,21 @@ def test_connections_that_say_little(victim: Any, held: list[Raw]) -> None:
 
     with _survived(victim, Access(victim.target)) as attack:
         attack(run, 4)
+
+
+def test_one_who_agrees_to_nothing_is_let_go(victim: Any, held: list[Raw]) -> None:
+    """Until then only HTTP/2's own limits hold."""
+    silent, agreed = Raw(victim.target), Raw(victim.target)
+    held.extend((silent, agreed))
+    floods.agree(agreed)
+    begin = time.monotonic()
+    silent.socket.settimeout(30.0)
+    with suppress(ConnectionError):
+        while silent.socket.recv(1 << 16):
+            pass
+    assert time.monotonic() - begin < 25.0
+    agreed.say(PingFrame(0, b"and again"[:8]))
+    assert b"and agai" in agreed.socket.recv(1 << 16)
 
 
 def test_more_connections_than_may_be(start_server: Any, config: str, held: list[Raw]) -> None:

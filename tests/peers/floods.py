@@ -129,6 +129,20 @@ def endless_headers(raw: Raw, count: int) -> None:
             return
 
 
+def agree(raw: Raw) -> None:
+    """Take note of the server's settings, which hold from then on."""
+    raw.socket.recv(1 << 16)
+    raw.say(SettingsFrame(0, flags=["ACK"]))
+    raw.say(PingFrame(0, b"pingpong"))  # once it is answered, so is what was before it
+    while b"pingpong" not in raw.socket.recv(1 << 16):
+        pass
+
+
+def endless_headers_agreed(raw: Raw, count: int) -> None:
+    agree(raw)
+    endless_headers(raw, count)
+
+
 def header_bombs(raw: Raw, count: int) -> None:
     """A header of 3 kB in the table, named ten thousand times: a byte each."""
     block = raw.headers(INFER, (("x-bomb", "b" * 3000),))

@@ -54,7 +54,7 @@ class Inference:
 
         Parameters
         ----------
-        message : its bytes.
+        message : its bytes, of which a large tensor may be moved: they are nobody else's.
         remaining_s : until the caller's deadline.
         abandoned : whether the caller went away.
         in_stream : whether the answer is wrapped as ModelStreamInferResponse.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
@@ -20,6 +22,8 @@ from trocar.runtime.session.base import Array, element_type
 # A client may change shared memory while it is read. Indices and sizes are read twice by some operators, and
 # must not differ the second time; they are integers, or small.
 _SNAPSHOT_DTYPES, _SNAPSHOT_BYTES = ("int32", "int64", "bool"), 1 << 16
+# Of a raw tensor of this size, its field's number and its length take as many bytes of the message or more.
+_MOVED_BYTES, _LENGTH_BYTES = 1 << 20, 4
 
 
 class Held:
@@ -132,7 +136,7 @@ class Once:
         else:
             view = next(raw)
             require_size(source, view)
-            array = np.frombuffer(view, element_type(dtype)).reshape(source.shape)
+            array = aligned(view, element_type(dtype)).reshape(source.shape)
         if not array.flags.aligned:  # compiled code may take alignment for granted
             array = array.copy()
         check_elements(source, array)
@@ -204,6 +208,24 @@ def check_elements(source: Source, array: Array) -> None:
     """Refuse bytes that are no elements of their datatype."""
     if source.spec.dtype == "bool" and array.view(np.uint8).max() > 1:
         raise InvalidInput(f"input {source.spec.name}: expected BOOL as bytes of 0 and 1, got others")
+
+
+def aligned(view: memoryview, dtype: np.dtype[Any]) -> Array:
+    """Return a raw tensor at an address that compiled code may take for granted.
+
+    A large one is moved by a few bytes within its message, over the length before it, which has been read. A
+    copy would need as much memory again, for as long as the network runs.
+    """
+    array = np.frombuffer(view, dtype)
+    if array.flags.aligned:
+        return array
+    message, begin = view.obj, array.ctypes.data
+    shift = begin % dtype.alignment
+    if array.nbytes < _MOVED_BYTES or shift > _LENGTH_BYTES or not isinstance(message, bytes):
+        return array.copy()
+    ctypes.memmove(begin - shift, begin, array.nbytes)
+    offset = begin - shift - np.frombuffer(message, np.uint8).ctypes.data
+    return np.frombuffer(message, dtype, array.size, offset)
 
 
 def memoryview_of(array: Array) -> memoryview:

@@ -56,7 +56,7 @@ def test_interleaved_is_the_default(cases):
 
 
 def test_the_highest_rate_is_searched(cases):
-    found = _load.measure(cases[1], parsed("--scenario", "server", "--requests", 60, "--bound-ms", 20))
+    found = _load.measure(cases[1], parsed("--scenario", "server", "--requests", 60, "--bound-ms", 5))
     rows = found["tables"]["rates tried"]
     for name, timing in found["timings"].items():
         mine = [row for row in rows if row["case"] == name]
@@ -64,6 +64,16 @@ def test_the_highest_rate_is_searched(cases):
         assert timing["held"] == bool(held)
         if held:
             assert timing["asked_rate_per_s"] == max(held)
+
+
+def test_no_rate_is_held_because_its_requests_are_few(cases):
+    """All of the 5 are answered within the bound, at whatever rate they come."""
+    found = _load.measure(cases[1], parsed("--scenario", "server", "--requests", 5, "--bound-ms", 20))
+    for timing in found["timings"].values():
+        # Two streams of half a millisecond; a sleep is never shorter.
+        assert timing["asked_rate_per_s"] <= 1.1 * 2 / 0.0005
+    for row in found["tables"]["rates tried"]:
+        assert not row["held"] or row["requests"] >= 20 * 0.020 * row["rate_per_s"]
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,6 +13,7 @@ import grpc
 import pytest
 
 from trocar.runtime.server import pollers, reading
+from trocar.runtime.server.intake import LARGE_BYTES, Intake
 from trocar.runtime.server.pollers import Pollers
 from trocar.runtime.server.reading import Reading
 
@@ -23,8 +25,13 @@ class Service:
 
     def __init__(self) -> None:
         self.go, self.inside = threading.Event(), threading.Semaphore(0)
+        self.read: Callable[[bytes], Any] = lambda data: data
+        self.write: Callable[[Any], bytes] = lambda answer: answer
+        self.answer: Callable[[Any, Any], bytes] | None = None
 
-    def __call__(self, request: bytes, context: grpc.ServicerContext) -> bytes:
+    def __call__(self, request: Any, context: grpc.ServicerContext) -> bytes:
+        if self.answer is not None:
+            return self.answer(request, context)
         if request == b"fail":
             raise ValueError("no such thing")
         if request == b"abort":
@@ -45,10 +52,13 @@ def start() -> Iterator[Start]:
     ends: list[Callable[[], Any]] = []
 
     def run() -> tuple[Service, grpc.Channel, grpc.Server]:
-        service, waiting = Service(), Reading()
-        pool = Pollers(4, short=METHODS[:1], reading=waiting)
-        server = grpc.server(pool, options=(("grpc.so_reuseport", 0),), maximum_concurrent_rpcs=8)
-        handler = grpc.unary_unary_rpc_method_handler(service)
+        service, waiting, intake = Service(), Reading(), Intake(patience_s=20.0)
+        pool = Pollers(4, short=METHODS[:1], reading=waiting, intake=intake)
+        options = (("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", -1))
+        server = grpc.server(pool, options=options, maximum_concurrent_rpcs=8)
+        handler = grpc.unary_unary_rpc_method_handler(
+            service, lambda data: service.read(data), lambda answer: service.write(answer)
+        )
         methods = {"short": handler, "long": handler}
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("t", methods),))
         port = server.add_insecure_port("127.0.0.1:0")
@@ -56,7 +66,9 @@ def start() -> Iterator[Start]:
         pool.start(server)
         channel = grpc.insecure_channel(f"127.0.0.1:{port}")
         channel.target = f"127.0.0.1:{port}"  # type: ignore[attr-defined]
-        ends.extend((service.go.set, channel.close, lambda: server.stop(5).wait(), waiting.close))
+        ends.extend(
+            (service.go.set, channel.close, lambda: server.stop(5).wait(), waiting.close, intake.close)
+        )
         return service, channel, server
 
     yield run
@@ -78,6 +90,63 @@ def test_a_short_method_runs_where_it_was_taken(start: Start) -> None:
     for _ in range(20):
         assert not _call(channel, b"").result().startswith(b"rpc")
         assert _call(channel, b"", METHODS[1]).result().startswith(b"rpc")
+
+
+def test_a_large_message_runs_in_the_pool(start: Start) -> None:
+    _, channel, _ = start()
+    for size in (LARGE_BYTES, 2 * LARGE_BYTES):
+        assert _call(channel, bytes(size)).result().startswith(b"rpc")
+    assert not _call(channel, bytes(LARGE_BYTES - 1)).result().startswith(b"rpc")
+
+
+def test_a_message_is_gone_before_its_answer_is_sent(start: Start) -> None:
+    """Else the client's next could be there beside it."""
+    service, channel, _ = start()
+
+    class Message:
+        """Can be told to be gone, which bytes cannot."""
+
+    seen: list[Any] = []
+
+    def read(_: bytes) -> Message:
+        message = Message()
+        seen.append(weakref.ref(message))
+        return message
+
+    def write(_: bytes) -> bytes:
+        return b"there" if seen[-1]() else b"gone"
+
+    service.read, service.write = read, write
+    for method in METHODS:
+        for _ in range(3):
+            assert _call(channel, b"", method).result() == b"gone"
+
+
+class Counted:
+    """Counts messages that are in work at once."""
+
+    def __init__(self) -> None:
+        self.lock, self.now, self.most = threading.Lock(), 0, 0
+
+    def __call__(self, _: bytes, __: grpc.ServicerContext) -> bytes:
+        with self.lock:
+            self.now += 1
+            self.most = max(self.most, self.now)
+        time.sleep(0.005)
+        with self.lock:
+            self.now -= 1
+        return b""
+
+
+def test_large_messages_are_let_in_a_few_at_a_time(start: Start) -> None:
+    service, channel, _ = start()
+    counted = Counted()
+    service.answer = counted
+    large = bytes(9 << 20)
+    _call(channel, large).result()  # how large they are shows with the first
+    for call in [_call(channel, large) for _ in range(8)]:
+        assert call.result() == b""
+    assert counted.most <= 2  # of four threads, and one's own
 
 
 def test_events_are_taken_while_short_methods_take_long(start: Start) -> None:
