@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
+import textwrap
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -130,3 +133,28 @@ def test_bfloat16_as_its_bits(graphs: Path) -> None:
 def test_text_beside_bfloat16_is_refused(graphs: Path) -> None:
     with pytest.raises(InvalidInput, match="expected no strings beside bfloat16"):
         ort.open_session(graphs / "text_and_brain.onnx", device="cpu")
+
+
+def test_sessions_lend_each_other_memory() -> None:
+    """A second one of the same network needs next to nothing to run, where it needed as much as the first."""
+    code = """
+        import numpy as np
+        from pathlib import Path
+        from trocar.runtime import zoo
+        from trocar.runtime.session.ort import open_session
+
+        def resident():
+            return int(Path("/proc/self/statm").read_text().split()[1])
+
+        model = Path(zoo.__path__[0]) / "annotator" / "1" / "model.onnx"
+        sessions = [open_session(model, device="cpu") for _ in range(2)]
+        name, grown = sessions[0].inputs[0].name, [resident()]
+        for session in sessions:
+            for _ in range(3):
+                session.run({name: np.zeros((1, 3, 256, 448), np.float32)})
+            grown.append(resident())
+        print(grown[1] - grown[0], grown[2] - grown[1])
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, check=True)
+    first, second = map(int, done.stdout.split())
+    assert second < first / 2
