@@ -28,7 +28,7 @@ from trocar.runtime.server.rate import Buckets, Rate
 from trocar.runtime.server.reading import MOST as READING
 from trocar.runtime.server.reading import Reading
 from trocar.runtime.server.scheduler import Scheduler
-from trocar.runtime.server.services import AddToServer, add_services
+from trocar.runtime.server.services import AddToServer, add_services, open_context
 from trocar.runtime.server.tokens import Tokens
 from trocar.runtime.telemetry import Family
 from trocar.runtime.telemetry.device import DeviceMemory
@@ -86,16 +86,15 @@ class Server:
         self._watch = Watch(limits.watch_s)
         self.telemetry.collect(self._watch.families)
         self._health = health.Health()
-        self._names = add_services(
-            self._server,
-            services,
-            config,
-            scheduler,
-            self.telemetry,
-            self._watch,
-            self._on_drain.append,
-            self._health.require,
+        context = open_context(
+            limits,
+            scheduler=scheduler,
+            telemetry=self.telemetry,
+            watch=self._watch,
+            on_drain=self._on_drain.append,
+            ready_while=self._health.require,
         )
+        self._names = add_services(self._server, services, config, context)
         if auth is not None:
             auth.services = self._names
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)

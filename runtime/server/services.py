@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Protocol
 
 import grpc
 
-from trocar.runtime.config import Config, refuse_unknown
+from trocar.runtime.config import Config, ServerConfig, refuse_unknown
 from trocar.runtime.repository.watch import Watch
 from trocar.runtime.server.scheduler import Scheduler
 from trocar.runtime.telemetry import Telemetry
@@ -63,41 +63,45 @@ def find_services() -> dict[str, AddToServer]:
     return {point.name: point.load() for point in entry_points(group="trocar.services")}
 
 
-def add_services(
-    server: grpc.Server,
-    services: Mapping[str, AddToServer],
-    config: Config,
+def open_context(
+    limits: ServerConfig,
+    *,
     scheduler: Scheduler,
     telemetry: Telemetry,
     watch: Watch,
     on_drain: Callable[[Callable[[], None]], None],
     ready_while: Callable[[str, Callable[[], bool]], None],
-) -> dict[str, str]:
-    """Add every service to the server and return their full protobuf names, each with its entry point's."""
+) -> ServiceContext:
+    """Open the repository, and return what all services share; the settings are each one's own."""
     # Brings NumPy, whose threads must not start before the server has blocked the signals it waits for.
     from trocar.runtime.repository.sessions import Sessions
     from trocar.runtime.repository.store import open_repository
 
+    options = {"folder": limits.repository, "require_signature": limits.require_signature}
+    repository = open_repository(**options)
+    return ServiceContext(
+        settings={},
+        scheduler=scheduler,
+        max_queued=limits.max_queued,
+        repository=repository,
+        repository_options=options,
+        sessions=Sessions(repository),
+        watch=watch,
+        telemetry=telemetry,
+        on_drain=on_drain,
+        ready_while=ready_while,
+    )
+
+
+def add_services(
+    server: grpc.Server, services: Mapping[str, AddToServer], config: Config, context: ServiceContext
+) -> dict[str, str]:
+    """Add every wanted service to the server; return their protobuf names, each with its entry point's."""
     refuse_unknown(config.services, tuple(sorted(services)), "[services]")
     wanted = {name.strip() for name in config.server.services.split(",") if name.strip()} or set(services)
     refuse_unknown(dict.fromkeys(wanted), tuple(sorted(services)), "[server] services")
     names: dict[str, str] = {}
-    limits = config.server
-    options = {"folder": limits.repository, "require_signature": limits.require_signature}
-    repository = open_repository(**options)
-    sessions = Sessions(repository)
     for name, add in sorted((name, add) for name, add in services.items() if name in wanted):
-        context = ServiceContext(
-            settings=config.services.get(name, {}),
-            scheduler=scheduler,
-            max_queued=limits.max_queued,
-            repository=repository,
-            repository_options=options,
-            sessions=sessions,
-            watch=watch,
-            telemetry=telemetry,
-            on_drain=on_drain,
-            ready_while=ready_while,
-        )
-        names |= dict.fromkeys(add(server, context), name)
+        own = replace(context, settings=config.services.get(name, {}))
+        names |= dict.fromkeys(add(server, own), name)
     return names

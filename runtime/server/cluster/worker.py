@@ -14,7 +14,7 @@ from trocar.runtime.config import Config
 from trocar.runtime.repository.watch import Watch
 from trocar.runtime.server.interceptors import Gate, Guard
 from trocar.runtime.server.scheduler import Scheduler
-from trocar.runtime.server.services import add_services, find_services
+from trocar.runtime.server.services import add_services, find_services, open_context
 from trocar.runtime.telemetry import Telemetry
 
 
@@ -127,10 +127,15 @@ class Worker:
         scheduler = Scheduler(limits.max_running, max(limits.max_held, limits.max_running))
         services = find_services()
         server = cast(grpc.Server, self._collector)
-        nobody = Telemetry(), Watch()
-        self._names = add_services(
-            server, services, config, scheduler, *nobody, lambda _end: None, lambda _name, _check: None
+        context = open_context(
+            limits,
+            scheduler=scheduler,
+            telemetry=Telemetry(),
+            watch=Watch(),
+            on_drain=lambda _end: None,
+            ready_while=lambda _name, _check: None,
         )
+        self._names = add_services(server, services, config, context)
         self._guard = Guard(Gate())
         self._threads = ThreadPoolExecutor(limits.max_running + limits.max_queued, thread_name_prefix="rpc")
 

@@ -52,6 +52,7 @@ def echo(monkeypatch: pytest.MonkeyPatch) -> Echo:
         return ("test.Echo",)
 
     monkeypatch.setattr(worker_module, "add_services", lambda server, *_: add(server))
+    monkeypatch.setattr(worker_module, "open_context", lambda *_, **__: None)
     monkeypatch.setattr(worker_module, "find_services", dict)
     return service
 
