@@ -23,7 +23,7 @@ MAX_HEADER_BYTES = 16 << 10
 # for the client's word for 40 s.
 SETTINGS_MS = 5_000
 # What a call may send unasked, and in one piece.
-LOOKAHEAD_BYTES, MAX_FRAME_BYTES = 1 << 20, 1 << 20
+LOOKAHEAD_BYTES, MAX_FRAME_BYTES = 5 << 19, 1 << 20
 # What a connection's buffer for the next bytes grows to; gRPC would let it double to what a client ever sent.
 READ_BYTES = 1 << 18
 

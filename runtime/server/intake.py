@@ -2,8 +2,8 @@
 
 gRPC keeps the pieces that came, copies each, and joins the copies. Four volumes of 9 MB that come at once
 are a hundred megabytes of a small device, and are hardly here sooner than one after the other: the processor
-that copies them is the same. A call whose message is not asked for waits at its client, but for a first
-megabyte.
+that copies them is the same. A call whose message is not asked for waits at its client, but for what a
+client may send unasked (`bounds.LOOKAHEAD_BYTES`).
 
 How large a message is shows only once it came. A client that sends nothing but large ones to a method is
 taken to go on so; the first of a client is taken to be like the largest that the method got. Nobody waits for
