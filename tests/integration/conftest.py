@@ -119,3 +119,12 @@ def hdr_files():
     )
     dose["PixelData"].VR = "OW"
     return plan, file_of(dose)
+
+
+@pytest.fixture
+def client(inference_server):
+    """A tritonclient of the server that all share; modules that need another have their own."""
+    from tritons import triton
+
+    with triton.InferenceServerClient(inference_server.target) as opened:
+        yield opened

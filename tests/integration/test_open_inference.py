@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -26,12 +25,6 @@ from tritons import (
 from trocar.runtime.errors import TrocarError
 from trocar.runtime.repository.store import Repository
 from trocar.runtime.session.cuda import Gpu, find_gpu
-
-
-@pytest.fixture
-def client(inference_server: Any) -> Iterator[Any]:
-    with triton.InferenceServerClient(inference_server.target) as client:
-        yield client
 
 
 def test_server(client: Any) -> None:

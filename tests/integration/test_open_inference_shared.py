@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 from tritons import (
     FLOATS,
     PREFIX,
@@ -22,12 +20,6 @@ from tritons import (
     text_of,
     triton,
 )
-
-
-@pytest.fixture
-def client(inference_server: Any) -> Iterator[Any]:
-    with triton.InferenceServerClient(inference_server.target) as client:
-        yield client
 
 
 class _Region:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import grpc
@@ -21,12 +20,6 @@ from tritons import (
     triton,
     typed,
 )
-
-
-@pytest.fixture
-def client(inference_server: Any) -> Iterator[Any]:
-    with triton.InferenceServerClient(inference_server.target) as client:
-        yield client
 
 
 def test_other_datatypes(client: Any) -> None:
