@@ -13,6 +13,7 @@ from subprocess import CompletedProcess
 from typing import Any
 
 import pytest
+from damage import flip
 
 from trocar.runtime.config import Config, ServerConfig
 from trocar.runtime.errors import InvalidInput, ManifestMismatch
@@ -41,12 +42,6 @@ def models(tmp_path: Path, key: Path) -> Path:
     repository = Repository(root)
     repository.sign(repository.open("tpgan"), read_private_key(key))
     return root
-
-
-def flip(path: Path) -> None:
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
 
 
 def replace(path: Path, content: bytes) -> None:

@@ -128,3 +128,13 @@ def client(inference_server):
 
     with triton.InferenceServerClient(inference_server.target) as opened:
         yield opened
+
+
+@pytest.fixture(scope="session")
+def image_bgr():
+    """A rendered picture in the annotator's size; nobody changes it."""
+    from trocar.video.annotator.renderer import render_frame
+
+    image = np.ascontiguousarray(render_frame(11, (256, 448)).image_rgb[..., ::-1])
+    image.flags.writeable = False
+    return image

@@ -22,11 +22,6 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 @pytest.fixture(scope="module")
-def image_bgr() -> np.ndarray:
-    return np.ascontiguousarray(render_frame(11, SIZE).image_rgb[..., ::-1])
-
-
-@pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory, image_bgr: Any) -> Path:
     path = tmp_path_factory.mktemp("clip") / "clip.mp4"
     with av.open(str(path), "w") as container:

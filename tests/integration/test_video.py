@@ -17,15 +17,9 @@ import pytest
 from pycocotools import mask as coco_mask
 
 from trocar.v1 import video_pb2, video_pb2_grpc
-from trocar.video.annotator.renderer import render_frame
 from trocar.video.quality import inspect
 
 SIZE = (256, 448)
-
-
-@pytest.fixture(scope="module")
-def image_bgr() -> np.ndarray:
-    return np.ascontiguousarray(render_frame(11, SIZE).image_rgb[..., ::-1])
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from damage import flip
 
 from trocar.runtime.errors import InvalidInput, ManifestMismatch, ModelNotFound
 from trocar.runtime.repository.store import Model, Repository, shipped
@@ -116,15 +117,9 @@ def test_strangers_in_the_folders_are_no_models(published: Model, repository: Re
     assert repository.versions("pair") == (1,)
 
 
-def _flip(path: Path) -> None:
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
-
-
 @pytest.mark.parametrize("name", ["model.onnx", "card.md"])
 def test_an_altered_file_is_named(published: Model, repository: Repository, name: str) -> None:
-    _flip(published.folder / name)
+    flip(published.folder / name)
     with pytest.raises(ManifestMismatch, match=f"{name}: expected SHA-256"):
         repository.open("pair")
     with pytest.raises(ManifestMismatch, match=f"{name}: expected SHA-256"):
@@ -309,7 +304,7 @@ def test_what_is_read_is_what_was_opened(published: Model, name: str, tmp_path: 
     """Whoever swaps a file, or the whole folder, after the check does not get it run."""
     other = tmp_path / "other"
     shutil.copytree(published.folder, other)
-    _flip(other / name)
+    flip(other / name)
     published.folder.rename(tmp_path / "aside")
     other.rename(published.folder)
     with pytest.raises(ManifestMismatch, match=f"{name}: expected SHA-256"):

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from damage import flip
 
 from trocar.runtime.errors import InvalidInput, ManifestMismatch
 from trocar.runtime.repository.sign import TrustedKeys, key_id
@@ -18,12 +19,6 @@ from trocar.runtime.repository.store import Model, Repository
 
 Fields = dict[str, Any]
 Files = dict[str, bytes]
-
-
-def _flip(path: Path) -> None:
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
 
 
 @pytest.fixture
@@ -85,7 +80,7 @@ def test_a_signed_model_that_was_altered(
     published: Model, repository: Repository, trusting: Repository, signer: Ed25519PrivateKey, name: str
 ) -> None:
     repository.sign(published, signer)
-    _flip(published.folder / name)
+    flip(published.folder / name)
     with pytest.raises(ManifestMismatch, match=f"pair/1/{name}: expected SHA-256"):
         trusting.open("pair")
 
