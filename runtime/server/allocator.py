@@ -32,7 +32,7 @@ def keep_large_buffers() -> bool:
 
 # What the volumes of one client leave is kept for the next. Growth beyond that is left by many at once, and
 # given back once nothing came for so long.
-_MUCH_BYTES, QUIET_S = 48 << 20, 0.25
+_MUCH_BYTES, QUIET_S = 36 << 20, 0.25
 
 
 class Leftovers:

@@ -81,7 +81,8 @@ class Intake:
         now, who = time.monotonic(), (call.client, call.method)
         known = self._clients.get(who)
         if size < LARGE_BYTES:
-            self._remember(who, (known[0] if known else 0, now))
+            if known is None or now - known[1] > _MIXED_S / 2:
+                self._remember(who, (known[0] if known else 0, now))
             self.leave(call)
             return
         with self._changed:

@@ -35,6 +35,10 @@ _PARAMETERS = {
         "rpc_event state behavior argument_thunk request_deserializer response_serializer"
     ),
     "_receive_message": "state call request_deserializer",
+    "_Context": "rpc_event state request_deserializer",
+    "_call_behavior": "rpc_event state behavior argument request_deserializer send_response_callback",
+    "_serialize_response": "rpc_event state response response_serializer",
+    "_status": "rpc_event state serialized_response",
     "_is_rpc_state_active": "state",
     "_process_event_and_continue": "state event",
 }
@@ -129,6 +133,7 @@ class _Call:
     __slots__ = (
         "_behaviour",
         "_callbacks",
+        "_client",
         "_deserialise",
         "_event",
         "_in_context",
@@ -152,14 +157,16 @@ class _Call:
         self._pollers, self._in_context, self._event, self._state = pollers, in_context, event, state
         self._behaviour, self._deserialise, self._serialise = behaviour, deserialise, serialise
         self._message: Any = None
+        self._client = ""
         self.method = event.call_details.method.decode("utf-8", "replace")
         self._callbacks: list[Callable[[Any], Any]] | None = []
 
     @property
     def client(self) -> str:
         """Who calls: an address and a port, or only that it was by a Unix socket."""
-        peer: bytes = self._event.call.peer()
-        return peer.decode("utf-8", "replace")
+        if not self._client:
+            self._client = self._event.call.peer().decode("utf-8", "replace")
+        return self._client
 
     def begin(self) -> _Call:
         """Have the message asked for."""
@@ -192,21 +199,30 @@ class _Call:
     def run(self) -> None:
         """Compute and send the answer."""
         try:
-            self._in_context(
-                _server._unary_response_in_pool,
-                self._event,
-                self._state,
-                self._compute,
-                lambda: self,
-                self._deserialise,
-                self._serialise,
-            )
+            self._in_context(self._answer)
         except BaseException:  # as a future would: the thread goes on
             LOG.exception("a request failed")
         finally:
             self._end()
 
-    def _compute(self, _: Any, context: Any) -> Any:
+    def _answer(self) -> None:
+        """Do what gRPC's `_unary_response_in_pool` does, but for its way to the method and back.
+
+        That is a generator and an import or two for each of what may look on: as long as all of a small
+        request, where the caches are cold.
+        """
+        event, state = self._event, self._state
+        context = _server._Context(event, state, self._deserialise)
+        try:
+            response = self._compute(context)
+        except Exception as error:
+            _server._call_behavior(event, state, _raiser(error), None, self._deserialise)
+            return
+        serialised = _server._serialize_response(event, state, response, self._serialise)
+        if serialised is not None:
+            _server._status(event, state, serialised)
+
+    def _compute(self, context: Any) -> Any:
         """Return the answer; the message is gone by then: with the answer the client's next may come."""
         try:
             return self._behaviour(self._taken(), context)
@@ -240,6 +256,15 @@ class _Call:
         callbacks, self._callbacks = self._callbacks, None
         for callback in callbacks or ():
             callback(self)
+
+
+def _raiser(error: Exception) -> Callable[[Any, Any], Any]:
+    """Return a method that fails as another did: gRPC says so to its client."""
+
+    def fail(_: Any, __: Any) -> Any:
+        raise error
+
+    return fail
 
 
 def _take_event(state: Any) -> bool:

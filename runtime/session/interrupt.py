@@ -12,6 +12,8 @@ FATAL_ONLY = 4
 # No CUDA graph is captured or replayed in a run.
 GRAPH_ID, NO_GRAPH = "gpu_graph_id", "-1"
 _HERE = threading.local()
+# Options of runs that were not ended, for the next ones: to make them anew is a tenth of a small run.
+_KEPT: list[Any] = []
 
 
 class Interrupt:
@@ -36,13 +38,18 @@ class Interrupt:
     ) -> None:
         """Runs that begin from now on are nobody's to end."""
         _HERE.current = None
+        options, self._options = self._options, None
+        # In this order: whoever ends this meanwhile has said so by now, or finds no options.
+        if options is not None and self.why is None:
+            _KEPT.append(options)
 
     def end(self, why: TrocarError) -> None:
         """End what runs, and what would; the run raises `why`. Of several, the first holds."""
         if self.why is None:
             self.why = why
-        if self._options is not None:
-            self._options.terminate = True
+        options = self._options
+        if options is not None:
+            options.terminate = True
 
     def run_options(self) -> Any:
         """Return the options of a run that is about to begin.
@@ -52,17 +59,27 @@ class Interrupt:
         TrocarError
             It was ended before.
         """
-        import onnxruntime
-
-        options = onnxruntime.RunOptions()
-        options.log_severity_level = FATAL_ONLY
-        # Said, because ONNX Runtime takes 35 us to find out that it is not: it throws, and catches.
-        options.add_run_config_entry(GRAPH_ID, NO_GRAPH)
-        self._options = options
+        options = self._options
+        if options is None:
+            try:
+                options = _KEPT.pop()
+            except IndexError:
+                options = _fresh()
+            self._options = options
         # Looked at after the options are there: whoever ends this meanwhile finds one or the other.
         if self.why is not None:
             raise self.why
         return options
+
+
+def _fresh() -> Any:
+    import onnxruntime
+
+    options = onnxruntime.RunOptions()
+    options.log_severity_level = FATAL_ONLY
+    # Said, because ONNX Runtime takes 35 us to find out that it is not: it throws, and catches.
+    options.add_run_config_entry(GRAPH_ID, NO_GRAPH)
+    return options
 
 
 def current() -> Interrupt | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 
 from trocar.runtime.errors import InvalidInput, TrocarError
 from trocar.runtime.server.inference import wire
@@ -183,8 +182,11 @@ class _Kept:
 
     def take(self, plan: Plan, regions: Regions) -> Bound | None:
         """Return a binding that nobody uses, or make one, if the plan came before and is worth it."""
-        with suppress(IndexError):
+        try:
             bound = plan.idle.pop()
+        except IndexError:
+            pass
+        else:
             if bound.held.current:
                 return bound
         if plan.shapes is None or plan.own_bytes > MAX_OWN_BYTES:

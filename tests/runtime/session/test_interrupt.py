@@ -48,3 +48,37 @@ def test_another_thread_s_runs_are_not_ended() -> None:
         other.start()
         other.join(30)
     assert found == [5]
+
+
+def test_a_run_is_never_ended_by_what_ended_an_earlier_one() -> None:
+    """Runs share their options one after the other, and an end may come just as its run is over."""
+    session, counted = open_session(TURNS, device="cpu"), np.zeros((), np.int64)
+    run = session.bind({"turns": np.array(300)}, {"counted": counted}).run
+    current_run: list[Interrupt] = []
+    over = threading.Event()
+    ended = 0
+
+    def end_some() -> None:
+        while not over.is_set():
+            if current_run:
+                current_run[-1].end(Cancelled("for this run alone"))
+
+    ender = threading.Thread(target=end_some)
+    ender.start()
+    try:
+        for _ in range(300):
+            interrupt, counted[()] = Interrupt(), 0
+            current_run.append(interrupt)
+            try:
+                with interrupt:
+                    run()
+            except Cancelled:
+                ended += 1
+            current_run.clear()
+            with Interrupt():
+                run()
+            assert counted == 300
+    finally:
+        over.set()
+        ender.join()
+    assert ended, "no end fell into a run: this tests nothing"
