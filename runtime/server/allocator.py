@@ -30,9 +30,21 @@ def keep_large_buffers() -> bool:
     return all(taken)
 
 
-# What the volumes of one client leave is kept for the next. Growth beyond that is left by many at once, and
-# given back once nothing came for so long.
+# What the volumes of one client leave is kept for the next. More was left by many at once, and is given back
+# once nothing came for so long.
 _MUCH_BYTES, QUIET_S = 36 << 20, 0.25
+
+
+class _Mallinfo(ctypes.Structure):
+    """The `struct mallinfo2` of mallinfo(3)."""
+
+    _fields_ = tuple(
+        (name, ctypes.c_size_t)
+        for name in (
+            "arena", "ordblks", "smblks", "hblks", "hblkhd",
+            "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost",
+        )
+    )  # fmt: skip
 
 
 class Leftovers:
@@ -51,8 +63,9 @@ class Leftovers:
     def start(self) -> None:
         """Begin to look."""
         library = ctypes.CDLL(None)
-        if hasattr(library, "malloc_trim"):  # glibc
+        if hasattr(library, "malloc_trim") and hasattr(library, "mallinfo2"):  # glibc of 2021 or later
             library.malloc_trim.argtypes = (ctypes.c_size_t,)
+            library.mallinfo2.restype = _Mallinfo
             threading.Thread(target=self._look, args=(library,), name="leftovers", daemon=True).start()
 
     def close(self) -> None:
@@ -60,15 +73,20 @@ class Leftovers:
         self._closed.set()
 
     def _look(self, library: ctypes.CDLL) -> None:
-        before, lean_bytes = -1, _resident_bytes()
+        # Some of what is resident and unused is not the heap's, and some cannot be given back.
+        before, least_bytes = -1, _unused_bytes(library)
         while not self._closed.wait(self._quiet_s):
             came, in_flight = self._requests()
-            if came == before and not in_flight and _resident_bytes() - lean_bytes > _MUCH_BYTES:
+            if came == before and not in_flight and _unused_bytes(library) - least_bytes > _MUCH_BYTES:
                 library.malloc_trim(0)
-                lean_bytes = _resident_bytes()
+                least_bytes = _unused_bytes(library)
             before = came
 
 
-def _resident_bytes() -> int:
+def _unused_bytes(library: ctypes.CDLL) -> int:
+    """Memory of this process alone that is resident, less what the heap has handed out."""
+    info = library.mallinfo2()
     with open("/proc/self/statm", encoding="ascii") as file:
-        return int(file.read().split()[1]) * mmap.PAGESIZE
+        _, resident, shared, *_ = map(int, file.read().split())
+    handed_out: int = info.uordblks + info.hblkhd
+    return (resident - shared) * mmap.PAGESIZE - handed_out

@@ -8,6 +8,7 @@ import struct
 import time
 import zlib
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 from hpack import Decoder, Encoder
@@ -127,6 +128,20 @@ def endless_headers(raw: Raw, count: int) -> None:
         block = raw._encoder.encode([(f"x-{number}", "y" * 8000)], huffman=False)
         if not raw.say(ContinuationFrame(1, block)):
             return
+
+
+def endless_headers_of_many(raw: Raw, count: int) -> None:
+    """The same bytes for each connection, so that many can be sent at once."""
+    raw.say(_endless(count))
+
+
+@cache
+def _endless(count: int) -> bytes:
+    encoder, path = Encoder(), [(":method", "POST"), (":scheme", "http"), (":path", INFER)]
+    blocks = [encoder.encode([(f"x-{number}", "y" * 8000)], huffman=False) for number in range(count)]
+    frames: list[Frame] = [HeadersFrame(1, encoder.encode(path))]
+    frames += [ContinuationFrame(1, block) for block in blocks]
+    return b"".join(frame.serialize() for frame in frames)
 
 
 def agree(raw: Raw) -> None:
