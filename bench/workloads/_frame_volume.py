@@ -118,13 +118,15 @@ def _file(model: Model, nodes: list[bytes], constants: dict[str, Array], kind: i
 
 
 def open_client(
-    target: str, model: Model, *, shared: bool = False
+    target: str, model: Model, *, shared: bool = False, runs: bool = True
 ) -> tuple[Callable[[Array], Array], Callable[[], None]]:
     """A call of tritonclient's on a connection of its own, as its users write it, and what ends it.
 
     Parameters
     ----------
     shared : whether tensors lie in shared memory; else they travel in the message.
+    runs : whether the model is run; else, for shared memory, the server is only asked whether it lives: the
+        client's copy and an empty call are what no server can do without.
     """
     import tritonclient.grpc as triton
 
@@ -134,7 +136,7 @@ def open_client(
     )
     wanted = triton.InferRequestedOutput(ANSWER)
     if shared:
-        return _in_shared_memory(client, model, given, wanted)
+        return _in_shared_memory(client, model, given, wanted, runs=runs)
 
     def call(array: Array) -> Array:
         given.set_data_from_numpy(array)
@@ -145,7 +147,7 @@ def open_client(
 
 
 def _in_shared_memory(
-    client: Any, model: Model, given: Any, wanted: Any
+    client: Any, model: Model, given: Any, wanted: Any, *, runs: bool
 ) -> tuple[Callable[[Array], Array], Callable[[], None]]:
     import uuid
 
@@ -164,7 +166,10 @@ def _in_shared_memory(
 
     def call(array: Array) -> Array:
         shared_memory.set_shared_memory_region(regions["in"][1], [array])
-        client.infer(model.name, [given], outputs=[wanted])
+        if runs:
+            client.infer(model.name, [given], outputs=[wanted])
+        else:
+            client.is_server_live()
         answer: Array = shared_memory.get_contents_as_numpy(
             regions["out"][1], np.float32, list(model.answer_shape)
         )

@@ -25,13 +25,16 @@ def measure(*words):
 
 def test_every_server_answers_as_the_network_does_and_is_measured():
     found = measure("--frames", 12, "--volumes", 6, "--clients", 0, "--seconds", 0.1)
-    names = [servers.OURS, servers.SHARED, servers.BARE, "bare aio"]
+    names = [servers.OURS, servers.SHARED, servers.FLOOR, servers.BARE, "bare aio"]
     assert found["missing"] == {}
     assert list(found["timings"]) == [f"{model} {name}" for model in ("frame", "volume") for name in names]
     assert found["timings"][f"frame {servers.OURS}"]["samples"] == 12
     rows = found["tables"]["beside bare sync, tensors in the message"]
     (base,) = [row for row in rows if row["case"] == f"volume {servers.BARE}"]
     assert (base["p50 over bare"], base["p99 over bare"]) == (1.0, 1.0)
+    (shared,) = [row for row in rows if row["case"] == f"volume {servers.SHARED}"]
+    (floor,) = [row for row in rows if row["case"] == f"volume {servers.FLOOR}"]
+    assert 0 < floor["p50 ms"] < shared["p50 ms"]
     memory = {row["when"]: row["MiB"] for row in found["tables"]["trocar, resident"]}
     assert memory["after one client"] > memory["at the start"] > 40
 
