@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import cv2
 import grpc
 
 from trocar.runtime.errors import InvalidInput
@@ -195,6 +196,8 @@ def _settings(requests: Iterator[video_pb2.AnnotateRequest]) -> video_pb2.Stream
 
 def add_service(server: grpc.Server, context: ServiceContext) -> Sequence[str]:
     """Add the service; see `trocar.runtime.server.services`."""
+    # Models and other streams have work for the other cores; OpenCV's threads take them to save microseconds.
+    cv2.setNumThreads(1)
     servicer = VideoServicer(
         read_config(context.settings), context.repository, context.scheduler, context.telemetry
     )
