@@ -38,7 +38,8 @@ testtrain: $(TOOLS) ## the tests that need torch, which the train extra brings
 	$(call say,pip install: the train extra)
 	@$(PIP) install "$$(echo build/wheel/*.whl)[train]"
 	$(call say,pytest: training and export)
-	@$(BIN)/pytest tests/training tests/planners/tpgan tests/video/annotator tests/export
+	@$(BIN)/pytest tests/training tests/planners/tpgan tests/video/annotator tests/export \
+		tests/bench/workloads/test_tpgan_style.py
 
 testray: $(TOOLS) ## the tests of serving on a Ray cluster, which the ray extra brings
 	$(call say,pip install: the ray extra)

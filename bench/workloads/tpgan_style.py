@@ -145,9 +145,9 @@ def _trained(folder: Path, args: argparse.Namespace, workers: int) -> tuple[Gene
     words = ["--data", folder, "-o", checkpoint, "--json", "--protocol", args.protocol]
     words += ["--epochs", args.epochs, "--batch-size", args.batch_size, "--workers", workers]
     code, said = _command(TRAIN, words)
-    require(code == 0, f"expected trocar train to succeed, got {code}")
-    code, _ = _command(EXPORT, ["tpgan", "--checkpoint", checkpoint, "--repository", repository])
-    require(code == 0, f"expected trocar export to succeed, got {code}")
+    require(code == 0, f"expected trocar train to succeed, got {code}: {said.strip()}")
+    code, published = _command(EXPORT, ["tpgan", "--checkpoint", checkpoint, "--repository", repository])
+    require(code == 0, f"expected trocar export to succeed, got {code}: {published.strip()}")
     return Generator.open(Repository(repository)), json.loads(said.splitlines()[-1])["training"]
 
 
