@@ -325,9 +325,10 @@ def _runner(native: Any, binding: Any) -> Callable[[Any], None]:
     ONNX Runtime's method in Python looks first whether WebGPU captures the run, which takes as long as a
     small network where the caches are cold; where what it calls then is found, that is called.
     """
-    session, bound = getattr(native, "_sess", None), getattr(binding, "_iobinding", None)
-    if hasattr(session, "run_with_iobinding") and bound is not None:
-        return functools.partial(session.run_with_iobinding, bound)
+    run = getattr(getattr(native, "_sess", None), "run_with_iobinding", None)
+    bound = getattr(binding, "_iobinding", None)
+    if run is not None and bound is not None:
+        return functools.partial(run, bound)
     return functools.partial(native.run_with_iobinding, binding)
 
 
