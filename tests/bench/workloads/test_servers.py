@@ -46,7 +46,8 @@ def test_several_clients_are_counted_together(tmp_path):
         assert servers._together(server, FRAME, 2, 0.3) > 0
         plain = servers.Server(ours.target, process=ours.process)
         memory = servers._memory(plain, argparse.Namespace(clients=2, seconds=0.3))
-        assert memory["at most, 2 clients sending volumes"] >= memory["a second later"] > 40
+        # Linux counts both in steps, a few pages for each processor.
+        assert memory["at most, 2 clients sending volumes"] + 1 > memory["a second later"] > 40
     with pytest.raises(Unavailable, match="expected 2 clients to be answered, got one that was not"):
         servers._together(server, FRAME, 2, 0.3)  # it is gone
 

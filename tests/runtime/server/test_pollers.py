@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import logging
 import socket
 import threading
 import time
@@ -120,6 +122,41 @@ def test_a_message_is_gone_before_its_answer_is_sent(start: Start) -> None:
     for method in METHODS:
         for _ in range(3):
             assert _call(channel, b"", method).result() == b"gone"
+
+
+@pytest.mark.parametrize("aborts", [False, True])
+def test_a_request_that_failed_holds_nothing(
+    start: Start, aborts: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not until the collector comes round: a region of shared memory would stay mapped."""
+    caplog.set_level(logging.CRITICAL, "grpc._server")  # what is captured of an error holds it
+    service, channel, _ = start()
+
+    class Region:
+        """Can be told to be gone."""
+
+    seen: list[Any] = []
+
+    def answer(_: bytes, context: grpc.ServicerContext) -> bytes:
+        region = Region()
+        seen.append(weakref.ref(region))
+        if aborts:
+            context.abort(grpc.StatusCode.NOT_FOUND, "not here")
+        raise ValueError(region)
+
+    service.answer = answer
+    gc.disable()
+    try:
+        for method in METHODS:
+            with pytest.raises(grpc.RpcError):
+                _call(channel, b"", method).result()
+        until = time.monotonic() + 10
+        while any(each() for each in seen) and time.monotonic() < until:
+            time.sleep(0.01)
+        assert len(seen) == 2
+        assert not any(each() for each in seen)
+    finally:
+        gc.enable()
 
 
 class Counted:
