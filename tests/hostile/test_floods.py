@@ -147,7 +147,7 @@ def test_as_many_connections_as_may_be_send_headers_without_end(start_server: An
 
     def run() -> None:
         raws.append(Raw(server.target))
-        floods.endless_headers_of_many(raws[-1], 2500)
+        floods.endless_headers(raws[-1], 2500)
 
     with _survived(server, Access(server.target), most_mib=20 * 64) as attack:
         attack(run, 60)

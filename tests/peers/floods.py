@@ -56,17 +56,7 @@ class Raw:
 
     def headers(self, path: str, extra: tuple[tuple[str, str], ...] = ()) -> bytes:
         """The headers of a call."""
-        return self._encoder.encode(
-            [
-                (":method", "POST"),
-                (":scheme", "http"),
-                (":path", path),
-                (":authority", "x"),
-                ("te", "trailers"),
-                ("content-type", "application/grpc"),
-                *extra,
-            ]
-        )
+        return self._encoder.encode([*_call(path), *extra])
 
     def call(self, stream: int, path: str, extra: tuple[tuple[str, str], ...] = ()) -> Frame:
         """The beginning of a call: no message yet."""
@@ -92,6 +82,17 @@ class Raw:
 
     def close(self) -> None:
         self.socket.close()
+
+
+def _call(path: str) -> list[tuple[str, str]]:
+    return [
+        (":method", "POST"),
+        (":scheme", "http"),
+        (":path", path),
+        (":authority", "x"),
+        ("te", "trailers"),
+        ("content-type", "application/grpc"),
+    ]
 
 
 def message(data: bytes, *, claims: int | None = None, compressed: bool = False) -> bytes:
@@ -123,24 +124,17 @@ def rapid_reset(raw: Raw, count: int) -> None:
 
 
 def endless_headers(raw: Raw, count: int) -> None:
-    raw.say(HeadersFrame(1, raw.headers(INFER)))
-    for number in range(count):
-        block = raw._encoder.encode([(f"x-{number}", "y" * 8000)], huffman=False)
-        if not raw.say(ContinuationFrame(1, block)):
-            return
-
-
-def endless_headers_of_many(raw: Raw, count: int) -> None:
-    """The same bytes for each connection, so that many can be sent at once."""
     raw.say(_endless(count))
 
 
 @cache
 def _endless(count: int) -> bytes:
-    encoder, path = Encoder(), [(":method", "POST"), (":scheme", "http"), (":path", INFER)]
-    blocks = [encoder.encode([(f"x-{number}", "y" * 8000)], huffman=False) for number in range(count)]
-    frames: list[Frame] = [HeadersFrame(1, encoder.encode(path))]
-    frames += [ContinuationFrame(1, block) for block in blocks]
+    """As the first of a connection; made once, so that many can send it at the same time."""
+    encoder = Encoder()
+    frames: list[Frame] = [HeadersFrame(1, encoder.encode(_call(INFER)))]
+    for number in range(count):
+        block = encoder.encode([(f"x-{number}", "y" * 8000)], huffman=False)
+        frames.append(ContinuationFrame(1, block))
     return b"".join(frame.serialize() for frame in frames)
 
 
